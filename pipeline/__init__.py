@@ -1,0 +1,11 @@
+"""em-convergence: how Expectation-Maximization converges on 1-D Gaussian mixtures."""
+
+import os
+import platform
+
+# numpy's AVX-512 exp and log differ in the last bit from its other code paths; the files that the
+# pipeline writes must not depend on the CPU. Read by numpy at its first import.
+if platform.machine() in {"x86_64", "AMD64"}:
+    os.environ.setdefault("NPY_DISABLE_CPU_FEATURES", "X86_V4")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")

@@ -1,0 +1,92 @@
+"""All stages in one process: `python -m pipeline experiment=NAME [any Hydra override]`.
+
+With `-m` it is a Hydra multirun: every job has its own folder below `results_dir`/multirun.
+"""
+
+import logging
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import CONF, checked, compose
+from pipeline.plan import digest, make_plan
+from pipeline.stages import exit_status, timed
+
+log = logging.getLogger(__name__)
+
+# Hydra's own flags: shown or swept by Hydra itself.
+HYDRA_FLAGS = {"-m", "--multirun", "-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info"}
+HYDRA_FLAGS |= {"-sc", "--shell-completion", "--version"}
+
+
+def run_stages(config: dict[str, Any], folder: Path) -> None:
+    """Run every stage on a checked configuration, into one results folder."""
+    from pipeline.stages.aggregate import aggregate
+    from pipeline.stages.fit import fit
+    from pipeline.stages.generate import generate
+    from pipeline.stages.plan import plan
+    from pipeline.stages.report import report
+    from pipeline.stages.track import track
+
+    plan(config, folder)
+    for stage in (generate, fit, aggregate, report, track):
+        with timed(stage.__name__, folder):
+            stage(folder)
+    log.info("report: %s", folder / "report.html")
+
+
+def job_folder(results_dir: str, experiment: str, overrides: str) -> Path:
+    """Return the folder of one job of a multirun, named by its overrides."""
+    name = re.sub(r"[^A-Za-z0-9_.=,+-]+", "_", overrides) or "defaults"
+    if name != overrides or len(name) > 80:
+        name = f"{name[:80]}-{digest(overrides)[:8]}"
+    return Path(results_dir) / "multirun" / name / experiment
+
+
+def multirun() -> None:
+    """Hand the command line to Hydra, which sweeps or shows."""
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+    def job(composed: Any) -> None:
+        settings = HydraConfig.get()
+        config = checked(composed, settings.runtime.choices["experiment"])
+        folder = Path(config["results_dir"]) / config["experiment"]
+        if settings.mode == RunMode.MULTIRUN:
+            overrides = settings.job.override_dirname
+            folder = job_folder(config["results_dir"], config["experiment"], overrides)
+        run_stages(config, folder)
+
+    job()
+
+
+def sweep_overrides(arguments: Sequence[str]) -> list[list[str]]:
+    """Return the overrides of every job of a multirun, as Hydra's basic sweeper makes them."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    overrides = [argument for argument in arguments if not argument.startswith("-")]
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    batches = BasicSweeper.split_arguments(parsed, max_batch_size=None)
+    return [list(job) for batch in batches for job in batch]
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run, sweep or show what the command line says."""
+    if not HYDRA_FLAGS & set(arguments):
+        config = compose(arguments)
+        run_stages(config, Path(config["results_dir"]) / config["experiment"])
+        return
+    if {"-m", "--multirun"} & set(arguments):
+        # Every job is checked before the first one runs, and before Hydra makes a folder.
+        for overrides in sweep_overrides(arguments):
+            make_plan(compose(overrides))
+    multirun()
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(lambda: main(sys.argv[1:])))

@@ -1,0 +1,212 @@
+"""One block of fits of a cell: starts, EM, matching, tables."""
+
+import logging
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.core.fitting import Degeneracy, Fits, Schedule, Trace, fit, geometric_iterations
+from pipeline.core.matching import match_to_truth, order_by_mean, reorder
+from pipeline.core.mixture import Parameters, log_likelihoods
+from pipeline.core.model import Model, make_model
+from pipeline.core.outcomes import Outcome
+from pipeline.core.random import key_from_hex
+from pipeline.core.starts import draw_starts
+from pipeline.plan import Cell, Plan
+from pipeline.store import Block
+from pipeline.tables import OUTCOMES, parameter_columns
+
+log = logging.getLogger(__name__)
+
+# Bounds of a block: fits (what an interruption loses), sample values (work, so that threads share a
+# cell) and trace rows (memory).
+MOST_FITS = 4096
+MOST_VALUES = 1 << 16
+MOST_ROWS = 1 << 22
+LEAST_REPLICATES = 8
+
+
+def block_size(plan: Plan, cell: Cell) -> int:
+    """Return how many replicates make a block; it depends on the configuration alone."""
+    schedule = plan.config["schedule"]
+    recorded = recorded_iterations(schedule)
+    rows = schedule["max_iter"] + 1 if recorded is None else len(recorded)
+    by_rows = max(LEAST_REPLICATES, MOST_ROWS // (rows * cell.starts))
+    by_values = max(1, MOST_VALUES // cell.sample_size)
+    return max(1, min(MOST_FITS // cell.starts, by_rows, by_values))
+
+
+def recorded_iterations(schedule: dict) -> np.ndarray | None:
+    """Return the iterations that a traced fit keeps, or None for all of them."""
+    record = schedule["record"]
+    if record == "all":
+        return None
+    if record == "geometric":
+        return geometric_iterations(schedule["max_iter"])
+    return np.array(sorted(record), np.int64)
+
+
+def cell_model(plan: Plan, cell: Cell) -> Model:
+    """Return what EM estimates in a cell, as the core takes it."""
+    model = plan.config["model"][cell.model]
+    return make_model(cell.n_components, model["weights"], model["means"], model["scales"])
+
+
+def fit_block(
+    plan: Plan, cell: Cell, points: np.ndarray, block: Block
+) -> tuple[pa.Table, pa.Table]:
+    """Fit a block.
+
+    Parameters
+    ----------
+    points : float64, shape (stop - first, sample_size)
+        The samples of the block's replicates.
+
+    Returns
+    -------
+    fits, traces : tables
+        As they are stored: without labels, components in their final order.
+    """
+    replicates = np.arange(block.first, block.stop)
+    starts = np.arange(block.first_start, block.stop_start)
+    truth = plan.truth(cell)
+    try:
+        fits = _ordered(_fits(plan, cell, points, replicates, starts, truth), truth)
+    except MemoryError:
+        raise
+    except Exception:
+        if len(replicates) > 1:
+            # One unexpected failure must not take the block's other fits with it.
+            parts = [
+                fit_block(plan, cell, points[i : i + 1], block._replace(first=r, stop=r + 1))
+                for i, r in enumerate(replicates.tolist())
+            ]
+            return tuple(pa.concat_tables(tables) for tables in zip(*parts, strict=True))
+        log.exception("cell %s, replicate %d: outcome 'error'", cell.id, block.first)
+        fits = _failed(len(starts), cell.n_components)
+    masses = np.ones(points.shape[1])
+    at_truth = np.full(len(points), np.nan)
+    if truth is not None:
+        at_truth = log_likelihoods(np.ascontiguousarray(points), masses, *truth)
+    return block_tables(
+        fits,
+        np.repeat(replicates, len(starts)),
+        np.tile(starts, len(replicates)),
+        np.repeat(at_truth, len(starts)),
+    )
+
+
+def _fits(
+    plan: Plan,
+    cell: Cell,
+    points: np.ndarray,
+    replicates: np.ndarray,
+    starts: np.ndarray,
+    truth: Parameters | None,
+) -> Fits:
+    config, schedule = plan.config, plan.config["schedule"]
+    points = np.ascontiguousarray(points)
+    model = cell_model(plan, cell)
+    init = config["init"][cell.init]["method"]
+    key = key_from_hex(cell.start_key)
+    theta = draw_starts(init, points, model, truth, key, replicates, starts)
+    kept = schedule["record_replicates"]
+    return fit(
+        points,
+        np.ones(points.shape[1]),
+        theta,
+        model,
+        config["algorithm"][cell.algorithm]["method"],
+        Schedule(
+            max_iter=schedule["max_iter"],
+            rule=schedule["stop"]["rule"],
+            tolerance=schedule["stop"]["tolerance"] or 0.0,
+            record=recorded_iterations(schedule),
+        ),
+        Degeneracy(**config["degeneracy"]),
+        np.full(len(replicates), True) if kept == "all" else replicates < kept,
+    )
+
+
+def _ordered(fits: Fits, truth: Parameters | None) -> Fits:
+    """Put components into the order of the truth, or by mean where there is none to match."""
+    parameters = fits.parameters
+    if truth is not None and truth.means.size == parameters.means.shape[1]:
+        order = match_to_truth(parameters, truth)
+    else:
+        order = order_by_mean(parameters)
+    trace = fits.trace
+    return fits._replace(
+        parameters=reorder(parameters, order),
+        trace=trace._replace(parameters=reorder(trace.parameters, order[trace.fit])),
+    )
+
+
+def _failed(n_fits: int, n_components: int) -> Fits:
+    """Return rows of outcome `error`: no estimate, no trace."""
+
+    def none(n: int) -> Parameters:
+        return Parameters(*(np.full((n, n_components), np.nan) for _ in range(3)))
+
+    integers, empty = np.zeros(n_fits, np.int64), np.zeros(0, np.int64)
+    missing = np.full(n_fits, np.nan)
+    return Fits(
+        outcome=np.full(n_fits, Outcome.ERROR, np.int8),
+        n_iter=integers,
+        map_evaluations=integers,
+        log_likelihood=missing,
+        log_likelihood_start=missing,
+        parameters=none(n_fits),
+        trace=Trace(empty, empty, empty, np.zeros(0), none(0)),
+    )
+
+
+def _reals(values: np.ndarray) -> pa.Array:
+    """Return float64 with not-a-number as null: a table says 'missing' in one way only."""
+    return pa.array(values, pa.float64(), from_pandas=True)
+
+
+def _parameters(parameters: Parameters) -> dict[str, pa.Array]:
+    names = parameter_columns(parameters.means.shape[1])
+    columns = (column for part in parameters for column in part.T)
+    return dict(zip(names, map(_reals, columns), strict=True))
+
+
+def block_tables(
+    fits: Fits,
+    replicates: np.ndarray,
+    starts: np.ndarray,
+    log_likelihood_truth: np.ndarray,
+) -> tuple[pa.Table, pa.Table]:
+    """Turn a block of fits into the tables that are stored, without the cell's labels.
+
+    Parameters
+    ----------
+    fits : Fits
+        Of F fits and T recorded rows, components already in the order of the tables.
+    replicates, starts : int64 arrays, shape (F,)
+    log_likelihood_truth : float64 array, shape (F,)
+        Not-a-number where there is no truth.
+    """
+    outcomes = pa.DictionaryArray.from_arrays(pa.array(fits.outcome, pa.int8()), list(OUTCOMES))
+    fit_columns = {
+        "replicate": replicates,
+        "start": starts,
+        "outcome": outcomes.cast(pa.string()),
+        "n_iter": fits.n_iter,
+        "map_evaluations": fits.map_evaluations,
+        "log_likelihood": _reals(fits.log_likelihood),
+        "log_likelihood_start": _reals(fits.log_likelihood_start),
+        "log_likelihood_truth": _reals(log_likelihood_truth),
+        **_parameters(fits.parameters),
+    }
+    trace = fits.trace
+    trace_columns = {
+        "replicate": replicates[trace.fit],
+        "start": starts[trace.fit],
+        "iteration": trace.iteration,
+        "map_evaluations": trace.map_evaluations,
+        "log_likelihood": _reals(trace.log_likelihood),
+        **_parameters(trace.parameters),
+    }
+    return pa.table(fit_columns), pa.table(trace_columns)

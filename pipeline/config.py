@@ -1,0 +1,255 @@
+"""From Hydra overrides to a checked configuration in plain Python."""
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from pipeline.core.algorithms import ALGORITHMS
+from pipeline.core.model import make_model
+from pipeline.core.sampling import ALLOCATIONS
+from pipeline.core.starts import INITS
+from pipeline.core.stopping import STOPPING_RULES
+from pipeline.errors import InputError
+from pipeline.schema import Config
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+FACTORS = ("mixture", "observed", "model", "init", "algorithm")
+CELL_KEYS = ("mixture", "observed", "model", "sample_size", "init", "algorithm")
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.]*")
+
+
+def compose(overrides: Sequence[str]) -> dict[str, Any]:
+    """Compose `conf/` with Hydra overrides, check it, and return it as plain Python.
+
+    The result has the keys of `schema.Config` plus `experiment`, the chosen experiment's name.
+
+    Raises
+    ------
+    InputError
+        For anything that the schema or `check` refuses.
+    """
+    try:
+        with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
+            composed = hydra_compose("config", overrides=list(overrides), return_hydra_config=True)
+            choices = OmegaConf.to_container(composed.hydra.runtime.choices)
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        raise InputError(_composition_message(error)) from error
+    return checked(composed, choices["experiment"])  # type: ignore[index, call-overload]
+
+
+def checked(composed: DictConfig, experiment: Any) -> dict[str, Any]:
+    """Merge a composed config into the schema and check its values."""
+    try:
+        given = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+        merged = OmegaConf.merge(OmegaConf.structured(Config), given)
+        config = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise InputError(_schema_message(error)) from error
+    assert isinstance(config, dict)
+    if not isinstance(experiment, str) or not NAME.fullmatch(experiment):
+        raise InputError(f"experiment: {experiment!r} is not the name of one file in experiment/")
+    result = {"experiment": experiment} | {str(key): value for key, value in config.items()}
+    check(result)
+    return result
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _composition_message(error: Exception) -> str:
+    text = str(error)
+    if isinstance(error, MissingConfigException) and "/" in str(error.missing_cfg_file):
+        group, _, option = str(error.missing_cfg_file).rpartition("/")
+        options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+        return f"{group}: got {option!r}; allowed: {', '.join(options)}"
+    unknown = re.match(r"Could not override '([^']+)'", text)
+    if unknown:
+        keys = ", ".join(Config.__dataclass_fields__)
+        return f"{unknown[1]}: unknown key; allowed at the top: {keys}"
+    if isinstance(error, OverrideParseException):
+        text = f"override: got {error.override!r}; allowed: key=value ({text})"
+    chained = error.__cause__
+    if isinstance(chained, OmegaConfBaseException | HydraException) and str(chained) not in text:
+        text = f"{text}: {chained}"
+    text = text.split("Config search path:")[0].split("To append to your config")[0]
+    text = re.sub(r"\n?See https?://\S+.*", "", text)
+    text = re.sub(r"\n\s*(full_key|object_type|reference_type)=?:?.*", "", text)
+    return _one_line(text)
+
+
+def _schema_message(error: OmegaConfBaseException) -> str:
+    key = error.full_key or error.key
+    first = str(error.msg or error).splitlines()[0]
+    if "not in '" in first or "not a member" in first:
+        owner = error.object_type or Config
+        allowed = ", ".join(getattr(owner, "__dataclass_fields__", {})) or "nothing more"
+        return f"{key}: unknown key; allowed here: {allowed}"
+    if "is not a ListConfig" in first:
+        first = "not a list; allowed: a list, [a,b]"
+    return f"{key}: {_one_line(first)}"
+
+
+def _refuse(key: str, value: Any, allowed: str) -> None:
+    raise InputError(f"{key}: got {value!r}; allowed: {allowed}")
+
+
+def _is_integer(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _integer(key: str, value: Any, least: int, most: int | None = None) -> None:
+    if not _is_integer(value, least) or (most is not None and value > most):
+        bound = f"an integer of at least {least}" + (f", at most {most}" if most else "")
+        _refuse(key, value, bound)
+
+
+def _choice(key: str, value: Any, choices: Iterable[str]) -> None:
+    if value not in tuple(choices):
+        _refuse(key, value, ", ".join(choices))
+
+
+def _nonnegative(key: str, value: Any) -> None:
+    if value is None or not (math.isfinite(value) and value >= 0):
+        _refuse(key, value, "a finite number, zero or more")
+
+
+def _distinct(key: str, values: list[Any]) -> None:
+    if len(set(values)) != len(values):
+        _refuse(key, values, "every entry once")
+
+
+def check(config: dict[str, Any]) -> None:
+    """Check the values of a configuration whose keys and types are already right.
+
+    Raises
+    ------
+    InputError
+        Naming the key, the value got and what is allowed.
+    """
+    for factor in FACTORS:
+        for name in config[factor]:
+            if not isinstance(name, str) or not NAME.fullmatch(name):
+                _refuse(f"{factor}.{name}", name, "names of letters, digits, '_' and '.'")
+    for name, mixture in config["mixture"].items():
+        _check_mixture(f"mixture.{name}", mixture)
+    for name, model in config["model"].items():
+        _check_model(f"model.{name}", model)
+    for name, init in config["init"].items():
+        _choice(f"init.{name}.method", init["method"], INITS)
+    for name, algorithm in config["algorithm"].items():
+        _choice(f"algorithm.{name}.method", algorithm["method"], ALGORITHMS)
+    if not config["mixture"] and not config["observed"]:
+        _refuse("mixture", [], "at least one mixture, or observed data")
+    shared = set(config["mixture"]) & set(config["observed"])
+    if shared:
+        _refuse("observed", sorted(shared), "names that no mixture has")
+    for factor in ("model", "init", "algorithm"):
+        if not config[factor]:
+            _refuse(factor, [], "at least one")
+    _check_sizes(config)
+    _check_schedule(config["schedule"])
+    _check_only(config)
+    _integer("replicates", config["replicates"], 1)
+    _integer("starts", config["starts"], 1)
+    _integer("seed", config["seed"], 0, 2**63 - 1)
+    _nonnegative("degeneracy.scale", config["degeneracy"]["scale"])
+    _nonnegative("degeneracy.count", config["degeneracy"]["count"])
+    _choice("executor.backend", config["executor"]["backend"], ("local",))
+    if config["executor"]["workers"] is not None:
+        _integer("executor.workers", config["executor"]["workers"], 1)
+    tracking = config["tracking"]
+    _choice("tracking.backend", tracking["backend"], ("sqlite", "server", "none"))
+    _integer("tracking.max_steps", tracking["max_steps"], 2)
+    if tracking["backend"] == "server" and not tracking["uri"]:
+        _refuse("tracking.uri", tracking["uri"], "the server's address, http://host:port")
+    if tracking["backend"] == "sqlite" and not (tracking["uri"] or "sqlite:").startswith("sqlite:"):
+        _refuse("tracking.uri", tracking["uri"], "null or sqlite:///file.db")
+    _choice("compression", config["compression"], ("none",))
+    _choice("report", config["report"], ("full", "minimal"))
+    for key in ("results_dir", "store_dir"):
+        if not config[key]:
+            _refuse(key, config[key], "a folder")
+
+
+def _check_mixture(key: str, mixture: dict[str, Any]) -> None:
+    weights, means, scales = (mixture[part] for part in ("weights", "means", "scales"))
+    if not weights or not len(weights) == len(means) == len(scales):
+        lengths = f"{len(weights)} weights, {len(means)} means, {len(scales)} scales"
+        _refuse(key, lengths, "equal lengths, at least 1")
+    if not all(math.isfinite(weight) and weight > 0 for weight in weights):
+        _refuse(f"{key}.weights", weights, "positive numbers that sum to 1")
+    if abs(math.fsum(weights) - 1) > 1e-9:
+        _refuse(f"{key}.weights", f"{weights} (sum {math.fsum(weights):.12g})", "a sum of 1")
+    if not all(map(math.isfinite, means)):
+        _refuse(f"{key}.means", means, "finite numbers")
+    if not all(math.isfinite(scale) and scale > 0 for scale in scales):
+        _refuse(f"{key}.scales", scales, "positive numbers (standard deviations)")
+    _choice(f"{key}.allocation", mixture["allocation"], ALLOCATIONS)
+
+
+def _check_model(key: str, model: dict[str, Any]) -> None:
+    n_components = model["n_components"]
+    if n_components is not None:
+        _integer(f"{key}.n_components", n_components, 1)
+        check_model_of_size(key, model, n_components)
+    _choice(f"{key}.means", model["means"], ("free", "symmetric"))
+    for part, words in (("weights", ("free", "equal")), ("scales", ("free", "shared"))):
+        value = model[part]
+        if isinstance(value, str):
+            _choice(f"{key}.{part}", value, words)
+
+
+def check_model_of_size(key: str, model: dict[str, Any], n_components: int) -> None:
+    """Refuse a model that the core cannot fit with this many components."""
+    try:
+        make_model(n_components, model["weights"], model["means"], model["scales"])
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{key}: {_one_line(str(error))}") from error
+
+
+def _check_sizes(config: dict[str, Any]) -> None:
+    sizes = config["sample_sizes"]
+    if config["mixture"] and not sizes:
+        _refuse("sample_sizes", sizes, "at least one integer of at least 1")
+    for size in sizes:
+        if isinstance(size, float) and math.isinf(size) and size > 0:
+            raise InputError("sample_sizes: inf, the population itself, is not available yet")
+        _integer("sample_sizes", size, 1)
+    _distinct("sample_sizes", sizes)
+
+
+def _check_schedule(schedule: dict[str, Any]) -> None:
+    _integer("schedule.max_iter", schedule["max_iter"], 0)
+    rule, tolerance = schedule["stop"]["rule"], schedule["stop"]["tolerance"]
+    _choice("schedule.stop.rule", rule, STOPPING_RULES)
+    if rule != "never" or tolerance is not None:
+        _nonnegative("schedule.stop.tolerance", tolerance)
+    for key in ("record", "snapshots"):
+        iterations = schedule[key]
+        if isinstance(iterations, list):
+            for iteration in iterations:
+                _integer(f"schedule.{key}", iteration, 0)
+            _distinct(f"schedule.{key}", iterations)
+        else:
+            _choice(f"schedule.{key}", iterations, ("all", "geometric"))
+    if schedule["record_replicates"] != "all":
+        _integer("schedule.record_replicates", schedule["record_replicates"], 0)
+
+
+def _check_only(config: dict[str, Any]) -> None:
+    for partial in config["only"] or []:
+        for key, value in partial.items():
+            _choice("only", key, CELL_KEYS)
+            known = config["sample_sizes"] if key == "sample_size" else config[key]
+            if value not in known:
+                _refuse(f"only.{key}", value, ", ".join(map(str, known)) or "nothing")

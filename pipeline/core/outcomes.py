@@ -1,0 +1,91 @@
+"""How a fit can end."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+
+from pipeline.core.compilation import compiled
+from pipeline.core.model import FIXED
+
+
+class Outcome(IntEnum):
+    """The end of a fit, in order of precedence; ``outcome.name.lower()`` is its name in tables."""
+
+    NONFINITE = 0
+    DEGENERATE_SCALE = 1
+    EMPTY_COMPONENT = 2
+    LOG_LIKELIHOOD_DECREASED = 3
+    CONVERGED = 4
+    MAX_ITER = 5
+    ERROR = 6
+
+
+ADVICE: dict[Outcome, str] = {
+    Outcome.NONFINITE: (
+        "A parameter or the log-likelihood overflowed: look for extreme values in the sample or "
+        "the start, and rescale the data."
+    ),
+    Outcome.DEGENERATE_SCALE: (
+        "A component shrank onto one point, where the likelihood is unbounded: use another start, "
+        "more data, or shared scales."
+    ),
+    Outcome.EMPTY_COMPONENT: (
+        "A component lost all its points: use another start or fewer components."
+    ),
+    Outcome.LOG_LIKELIHOOD_DECREASED: (
+        "The log-likelihood fell, which this algorithm rules out beyond rounding: report it as a "
+        "defect."
+    ),
+    Outcome.CONVERGED: (
+        "The stopping rule fired: the estimate is as close to a fixed point as the rule and its "
+        "tolerance promise, no closer."
+    ),
+    Outcome.MAX_ITER: (
+        "The iterations ran out before the stopping rule fired: raise schedule.max_iter or loosen "
+        "schedule.stop.tolerance."
+    ),
+    Outcome.ERROR: "Something unexpected happened; its message is in the log.",
+}
+
+# The members as the compiled code reads them.
+NONFINITE = int(Outcome.NONFINITE)
+DEGENERATE_SCALE = int(Outcome.DEGENERATE_SCALE)
+EMPTY_COMPONENT = int(Outcome.EMPTY_COMPONENT)
+LOG_LIKELIHOOD_DECREASED = int(Outcome.LOG_LIKELIHOOD_DECREASED)
+CONVERGED = int(Outcome.CONVERGED)
+MAX_ITER = int(Outcome.MAX_ITER)
+GOES_ON = -1
+
+# By how much, relative to max(1, |L|), rounding may lower a monotone algorithm's log-likelihood.
+DECREASE = 1e-10
+
+
+@dataclass(frozen=True)
+class Degeneracy:
+    """Floors: of a fitted scale, in sample standard deviations, and of an effective count."""
+
+    scale: float = 1e-6
+    count: float = 1e-8
+
+
+@compiled
+def verdict(
+    iteration, max_iter, theta, counts, log_likelihood, log_likelihood_1, fired, model, monotone,
+    smallest_scale, smallest_count,
+):  # fmt: skip
+    """Return the outcome at one row, the first that applies in the order of ``Outcome``."""
+    healthy_scales = model.scales == FIXED or np.all(theta[2] > smallest_scale)
+    finite = np.isfinite(log_likelihood)
+    if not np.all(np.isfinite(theta)) or (healthy_scales and not finite):
+        return NONFINITE
+    if not healthy_scales:
+        return DEGENERATE_SCALE
+    if not np.all(counts >= smallest_count):
+        return EMPTY_COMPONENT
+    floor = log_likelihood_1 - DECREASE * max(1.0, abs(log_likelihood))
+    if monotone and iteration > 0 and log_likelihood < floor:
+        return LOG_LIKELIHOOD_DECREASED
+    if fired:
+        return CONVERGED
+    return MAX_ITER if iteration == max_iter else GOES_ON

@@ -1,0 +1,145 @@
+"""What one set of figures is about: the cells of one truth and one model, with their tables."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.core.mixture import Parameters
+from pipeline.plan import Cell, Plan
+from pipeline.tables import REPRESENTATIVE
+
+FEWEST_FITS = 5  # a distribution over fewer is not one
+PARAMETERS = ("weight", "mean", "scale")
+
+
+@dataclass(frozen=True)
+class Group:
+    """The cells that share a mixture (or observed data) and a model.
+
+    Attributes
+    ----------
+    name
+        ``<mixture or observed>-<model>``.
+    cells
+        In plan order.
+    fits, traces, convergence
+        The rows of these cells.
+    truth
+        Of the mixture; None for observed data.
+    equal_weights
+        Whether the model's weights are equal and known.
+    schedule
+        The plan's: ``max_iter``, ``stop``, ``record``, ``record_replicates``, ``snapshots``.
+    points
+        The representative fit's sample by cell id, shape (n,).
+    """
+
+    name: str
+    cells: tuple[Cell, ...]
+    fits: pd.DataFrame
+    traces: pd.DataFrame
+    convergence: pd.DataFrame
+    truth: Parameters | None
+    equal_weights: bool
+    schedule: Mapping[str, Any]
+    points: Mapping[str, np.ndarray]
+
+    @property
+    def title(self) -> str:
+        """For the top of a figure."""
+        cell = self.cells[0]
+        return f"{cell.mixture or cell.observed}, model {cell.model}"
+
+    @property
+    def sizes(self) -> list[float]:
+        """Sample sizes, ascending: one panel each."""
+        return sorted({cell.sample_size for cell in self.cells})
+
+    @property
+    def labels(self) -> list[str]:
+        """The inits and algorithms, in plan order: one colour or line style each."""
+        return list(dict.fromkeys(self.label(cell) for cell in self.cells))
+
+    @property
+    def n_components(self) -> int:
+        """Of the model."""
+        return self.cells[0].n_components
+
+    @property
+    def comparable_truth(self) -> Parameters | None:
+        """The truth, if it has as many components as the model."""
+        truth = self.truth
+        return truth if truth is not None and len(truth.means) == self.n_components else None
+
+    def label(self, cell: Cell) -> str:
+        """Name a cell within its panel: its init, and its algorithm where there are several."""
+        several = len({other.algorithm for other in self.cells}) > 1
+        return f"{cell.init}, {cell.algorithm}" if several else cell.init
+
+    def panel(self, size: float) -> list[Cell]:
+        """Return the cells of one sample size."""
+        return [cell for cell in self.cells if cell.sample_size == size]
+
+    def fits_of(self, cell: Cell) -> pd.DataFrame:
+        """One row per fit."""
+        return self.fits[self.fits["cell"] == cell.id]
+
+    def traces_of(self, cell: Cell) -> pd.DataFrame:
+        """Return the rows of the fits recorded in full, sorted by fit and iteration.
+
+        The other fits keep only their first and last row: carried forward between the two they
+        would show a fit that stands still.
+        """
+        rows = self.traces[self.traces["cell"] == cell.id]
+        kept = self.schedule["record_replicates"]
+        if kept != "all":
+            rows = rows[rows["replicate"] < kept]
+        return rows.sort_values(["replicate", "start", "iteration"], kind="stable")
+
+    def representative(self, cell: Cell) -> pd.DataFrame:
+        """Return the trace of the cell's representative fit, by iteration."""
+        rows = self.traces[self.traces["cell"] == cell.id]
+        replicate, start = REPRESENTATIVE
+        rows = rows[(rows["replicate"] == replicate) & (rows["start"] == start)]
+        return rows.sort_values("iteration", kind="stable")
+
+
+def parameters_of(row: pd.Series, n_components: int) -> Parameters:
+    """Return the parameters in a row of ``fits`` or ``traces``, each (n_components,)."""
+    return Parameters(
+        *(
+            np.array([row[f"{name}_{k}"] for k in range(n_components)], dtype=float)
+            for name in PARAMETERS
+        )
+    )
+
+
+def groups(
+    plan: Plan,
+    fits: pd.DataFrame,
+    traces: pd.DataFrame,
+    convergence: pd.DataFrame,
+    points: Mapping[str, np.ndarray],
+) -> list[Group]:
+    """Cut a study into groups, in plan order."""
+    by_name: dict[str, list[Cell]] = {}
+    for cell in plan.cells:
+        by_name.setdefault(f"{cell.mixture or cell.observed}-{cell.model}", []).append(cell)
+    return [
+        Group(
+            name=name,
+            cells=tuple(cells),
+            **{
+                key: table[table["cell"].isin([cell.id for cell in cells])]
+                for key, table in (("fits", fits), ("traces", traces), ("convergence", convergence))
+            },
+            truth=plan.truth(cells[0]),
+            equal_weights=plan.config["model"][cells[0].model]["weights"] == "equal",
+            schedule=plan.config["schedule"],
+            points={cell.id: points[cell.id] for cell in cells if cell.id in points},
+        )
+        for name, cells in by_name.items()
+    ]

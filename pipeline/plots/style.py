@@ -1,0 +1,137 @@
+"""The look of every figure: palette, sizes, axes, and byte-for-byte repeatable files."""
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+from io import BytesIO
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.style
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+STYLE = {
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 9,
+    "figure.dpi": 150,
+    "figure.titlesize": 10,
+    "font.size": 9,
+    "grid.color": "0.9",
+    "grid.linewidth": 0.6,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "lines.linewidth": 1.4,
+    # Without a fixed salt the ids inside an SVG are random.
+    "svg.hashsalt": "em-convergence",
+    "savefig.dpi": 150,
+}
+
+# Starting from matplotlib's defaults keeps a user's matplotlibrc out of the files.
+styled = mpl.style.context(["default", STYLE])
+
+# Okabe & Ito (2008), told apart with any common colour-vision deficiency; black is the truth's.
+OKABE_ITO = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442")
+# The ends of the RdBu colour map, which also colours the points.
+BLUE, RED = "#2166ac", "#b2182b"
+
+LINE_STYLES: tuple[Any, ...] = ("solid", (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (3, 1, 1, 1, 1, 1)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+WIDTH = 7.0  # inches: a page's text width
+
+
+def finished(draw: Callable[[Any], Figure | None]) -> Callable[[Any], Figure | None]:
+    """Draw in the project's style, and lay out once instead of at every rendering."""
+
+    @wraps(draw)
+    def drawn(subject: Any) -> Figure | None:
+        with mpl.style.context(["default", STYLE]):
+            figure = draw(subject)
+            if figure is not None:
+                figure.draw_without_rendering()
+                figure.set_layout_engine("none")
+            return figure
+
+    return drawn
+
+
+def component_colors(n_components: int) -> list[str]:
+    """Colours of the components: blue and red for two, Okabe-Ito to seven, then a ramp."""
+    if n_components == 2:
+        return [BLUE, RED]
+    if n_components <= len(OKABE_ITO):
+        return list(OKABE_ITO[:n_components])
+    ramp = mpl.colormaps["viridis"](np.linspace(0.0, 0.95, n_components))
+    return [mpl.colors.to_hex(color) for color in ramp]
+
+
+def series_colors(labels: Sequence[str]) -> dict[str, str]:
+    """Colours of inits and algorithms, by label."""
+    ramp = component_colors(len(labels)) if len(labels) > len(OKABE_ITO) else OKABE_ITO
+    return dict(zip(labels, ramp, strict=False))
+
+
+def power_of_ten(value: float, _position: int = 0) -> str:
+    """Write a tick in plain characters: 0.05, 1, 10000, and 10⁻⁶ for powers beyond."""
+    if value <= 0:
+        return "0"
+    exponent = round(float(np.log10(value)))
+    if -2 <= exponent <= 4 or not np.isclose(value, 10.0**exponent, rtol=1e-6, atol=0.0):
+        return f"{value:g}"
+    return "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+def iteration_axis(axes: Axes, last: float, logarithmic_from: float = 100.0) -> None:
+    """Scale the x axis for iterations 0 to `last`: linear when short, else logarithmic from 1."""
+    axes.set_xlabel("iteration")
+    if last >= logarithmic_from:
+        axes.set_xscale("symlog", linthresh=1.0, linscale=0.3)
+        decades = int(np.ceil(np.log10(last)))
+        axes.set_xticks([0.0, *(10.0**power for power in range(decades + 1))])
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(power_of_ten))
+        axes.set_xlim(0.0, last)
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        axes.set_xlim(-0.02 * max(last, 1.0), 1.02 * max(last, 1.0))
+
+
+def log_axis(axes: Axes, which: str = "y", *, short: bool = False) -> None:
+    """Make an axis logarithmic with plain labels; a `short` one is labelled within decades too."""
+    axis = axes.yaxis if which == "y" else axes.xaxis
+    (axes.set_yscale if which == "y" else axes.set_xscale)("log")
+    if short:
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(power_of_ten))
+    axis.set_minor_formatter(FuncFormatter(lambda _value, _position: ""))
+
+
+def legend_below(figure: Figure, source: Axes, columns: int = 5, extra: Sequence = ()) -> None:
+    """One legend for the whole figure, below the panels where it covers no data."""
+    handles, labels = source.get_legend_handles_labels()
+    handles += list(extra)
+    labels += [str(handle.get_label()) for handle in extra]
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(handles)))
+
+
+@styled
+def svg_bytes(figure: Figure) -> bytes:
+    """Render `figure` as SVG without a date, a version or a random id."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()
+
+
+@styled
+def png_bytes(figure: Figure) -> bytes:
+    """Render `figure` as PNG without a version."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()

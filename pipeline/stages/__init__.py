@@ -1,0 +1,133 @@
+"""The stages: one thin module each, input and output around one call.
+
+Each is a command, `python -m pipeline.stages.<stage> experiment=NAME [results_dir=DIR]`; a results
+folder may be named instead, and without arguments the experiments of `params.yaml` are meant.
+"""
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from pipeline.errors import InputError, TrackingError
+from pipeline.files import atomic_write
+
+log = logging.getLogger(__name__)
+
+PARAMS = Path("params.yaml")
+RESULTS_DIR = "results"
+TIMINGS = "timings.parquet"
+
+EXIT_ERROR = 1
+EXIT_INPUT = 2
+EXIT_TRACKING = 3
+EXIT_INTERRUPTED = 130
+
+
+def params() -> dict[str, Any]:
+    """Return what `params.yaml` in the working directory says: `experiments` and `overrides`.
+
+    Raises
+    ------
+    InputError
+        If the file is there and holds anything else than lists of strings under these two keys.
+    """
+    if not PARAMS.is_file():
+        return {"experiments": [], "overrides": []}
+    try:
+        content = yaml.safe_load(PARAMS.read_text("utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise InputError(f"{PARAMS}: {' '.join(str(error).split())}") from error
+    for key, value in content.items():
+        if key not in ("experiments", "overrides"):
+            raise InputError(f"{PARAMS}: {key}: unknown key; allowed: experiments, overrides")
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise InputError(f"{PARAMS}: {key}: got {value!r}; allowed: a list of strings")
+    return {"experiments": [], "overrides": []} | content
+
+
+def folders(arguments: Sequence[str]) -> list[Path]:
+    """Return the results folders that a stage's arguments name.
+
+    Raises
+    ------
+    InputError
+        For an argument that is neither `experiment=NAME`, `results_dir=DIR` nor a folder.
+    """
+    results_dir, names, paths = Path(RESULTS_DIR), [], []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if equals and key == "experiment":
+            names.append(value)
+        elif equals and key == "results_dir":
+            results_dir = Path(value)
+        elif Path(argument).is_dir():
+            paths.append(Path(argument))
+        else:
+            raise InputError(
+                f"argument: got {argument!r}; allowed: experiment=NAME, results_dir=DIR, a folder"
+            )
+    if not names and not paths:
+        names = params()["experiments"]
+    return paths + [results_dir / name for name in names]
+
+
+def run(stage: Callable[[Path], None]) -> None:
+    """Run a stage as a command on the folders that `sys.argv` names, and exit with its status."""
+
+    def work() -> None:
+        for folder in folders(sys.argv[1:]):
+            with timed(stage.__name__, folder):
+                stage(folder)
+
+    sys.exit(exit_status(work))
+
+
+def exit_status(work: Callable[[], int | None]) -> int:
+    """Do the work and return its status; tell errors that are the user's in a line or two."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("alembic", "mlflow", "numba", "matplotlib", "PIL"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return work() or 0
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_INPUT
+    except TrackingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_TRACKING
+    except KeyboardInterrupt:
+        line = "interrupted: finished blocks are kept; the same command goes on from there"
+        print(line, file=sys.stderr, flush=True)
+        # Threads in compiled code cannot be stopped; files appear whole or not at all.
+        os._exit(EXIT_INTERRUPTED)
+
+
+@contextmanager
+def timed(stage: str, folder: Path) -> Iterator[None]:
+    """Record the wall time of a stage in the folder's `timings.parquet`, replacing its last."""
+    began = time.perf_counter()
+    yield
+    record_timings(folder, stage, [(stage, "", time.perf_counter() - began)])
+
+
+def record_timings(folder: Path, stage: str, rows: list[tuple[str, str, float]]) -> None:
+    """Replace the rows (what, cell, seconds) of one stage in `timings.parquet`."""
+    path = folder / TIMINGS
+    new = pd.DataFrame(rows, columns=["what", "cell", "seconds"])
+    new.insert(0, "stage", stage)
+    if path.is_file():
+        old = pd.read_parquet(path)
+        kept = old[(old["stage"] != stage) | ~old["what"].isin(new["what"])]
+        new = pd.concat([kept, new], ignore_index=True)
+    with atomic_write(path) as temporary:
+        new.to_parquet(temporary, index=False)

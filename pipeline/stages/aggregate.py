@@ -1,0 +1,58 @@
+"""Stage `aggregate`: the statistics of every cell, from the fits."""
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipeline.files import atomic_write, write_text
+from pipeline.plan import read_plan
+from pipeline.stages import run
+from pipeline.statistics import convergence, fit_columns
+from pipeline.tables import OUTCOMES, read_fits
+
+log = logging.getLogger(__name__)
+
+
+def aggregate(folder: Path) -> None:
+    """Write `convergence.parquet`, `convergence.csv` and `metrics.json` of a results folder."""
+    plan = read_plan(folder)
+    table = convergence(read_fits(folder, fit_columns(plan)), plan)
+    with atomic_write(folder / "convergence.parquet") as path:
+        table.to_parquet(path, index=False)
+    # Shortest decimals that read back as the same float64.
+    write_text(folder / "convergence.csv", table.to_csv(index=False, lineterminator="\n"))
+    text = json.dumps(metrics(table), indent=2, sort_keys=True, allow_nan=False)
+    write_text(folder / "metrics.json", text + "\n")
+    log.info("aggregate: %d cells, %d fits", len(table), table["n_fits"].sum())
+
+
+def metrics(table: pd.DataFrame) -> dict[str, float]:
+    """Return the few numbers of a whole study that `dvc metrics` compares.
+
+    Counts are totals over the cells; `converged_share` is over all fits, `n_iter_median_smallest`
+    and `_largest` are the extremes over the cells, `mean_log_likelihood` and `rmse_mean` averages
+    over the cells, the latter also over the means. What does not exist is left out.
+    """
+    counts = ["n_fits", *(f"n_{outcome}" for outcome in OUTCOMES)]
+    errors = table.filter(regex=r"^rmse_mean_\d+$")
+    result = {
+        "n_cells": len(table),
+        **{name: int(table[name].sum()) for name in counts},
+        "converged_share": table["n_converged"].sum() / table["n_fits"].sum(),
+        "n_iter_median_smallest": table["n_iter_median"].min(),
+        "n_iter_median_largest": table["n_iter_median"].max(),
+        "mean_log_likelihood": table["mean_log_likelihood"].mean(),
+        "rmse_mean": errors.stack().mean(),
+    }
+    return {
+        name: value if isinstance(value, int) else float(value)
+        for name, value in result.items()
+        if np.isfinite(value)
+    }
+
+
+if __name__ == "__main__":
+    run(aggregate)

@@ -1,0 +1,155 @@
+"""Stage `fit`: run EM on every block that the store lacks, and assemble `fits/` and `traces/`."""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from functools import cache
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.blocks import block_size, fit_block
+from pipeline.errors import InputError
+from pipeline.observed import observed_key, read_observed
+from pipeline.plan import Cell, Plan, read_plan
+from pipeline.progress import progress
+from pipeline.stages import record_timings, run
+from pipeline.store import (
+    Block,
+    assembled,
+    folder_of,
+    missing_blocks,
+    stored_blocks,
+    write_block,
+)
+from pipeline.tables import (
+    FITS,
+    TRACES,
+    fits_schema,
+    labelled,
+    part_name,
+    remove_other_parts,
+    traces_schema,
+    write_part,
+)
+
+log = logging.getLogger(__name__)
+
+Task = tuple[Cell, Block]
+
+
+def fit(folder: Path) -> None:
+    """Complete the store and write the `fits/` and `traces/` of a results folder."""
+    plan = read_plan(folder)
+    store = Path(plan.config["store_dir"])
+    stored = {cell.content: stored_blocks(folder_of(store, cell.content)) for cell in plan.cells}
+    tasks = [(cell, block) for cell in plan.cells for block in _missing(plan, cell, stored)]
+    new = len({cell.id for cell, _ in tasks})
+    n_fits = sum(block.n_fits for _, block in tasks)
+    reused = len(plan.cells) - new
+    log.info("fit: cells: %d reused, %d new (%d fits to run)", reused, new, n_fits)
+    timings = _compute(plan, folder, store, tasks)
+    record_timings(folder, "fit", [("block", cell, seconds) for cell, seconds in timings])
+    _assemble(plan, folder, store)
+
+
+def _missing(plan: Plan, cell: Cell, stored: dict[str, list[Block]]) -> Iterator[Block]:
+    size = block_size(plan, cell)
+    yield from missing_blocks(cell.replicates, cell.starts, stored[cell.content], size)
+
+
+def sample_reader(plan: Plan, folder: Path) -> Callable[[Cell], np.ndarray]:
+    """Return a function from a cell to its samples, shape (replicates, sample_size).
+
+    Raises
+    ------
+    InputError
+        From that function, if the samples are not the plan's.
+    """
+
+    @cache
+    def read(data_set: str) -> np.ndarray:
+        data = next(data for data in plan.data_sets if data.id == data_set)
+        if data.observed is not None:
+            key = f"observed.{data.observed}"
+            values = read_observed(key, plan.config["observed"][data.observed])
+            if observed_key(values) != data.key:
+                raise InputError(f"{key}: the file has changed since it was planned; plan again")
+            return values[None, :]
+        path = folder / str(data.file)
+        try:
+            samples = np.load(path, mmap_mode="r")
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: cannot be read; run the stage generate first") from error
+        if samples.shape != (data.replicates, data.sample_size):
+            raise InputError(f"{path}: shape {samples.shape} is not the plan's; generate again")
+        return samples
+
+    return lambda cell: read(cell.data_set)
+
+
+def _compute(plan: Plan, folder: Path, store: Path, tasks: list[Task]) -> list[tuple[str, float]]:
+    """Run the tasks on a pool of threads; return (cell, seconds) of each, in task order."""
+    samples = sample_reader(plan, folder)
+    workers = plan.config["executor"]["workers"] or os.cpu_count() or 1
+
+    def work(task: Task) -> float:
+        cell, block = task
+        began = time.perf_counter()
+        points = samples(cell)[block.first : block.stop]
+        fits, traces = fit_block(plan, cell, points, block)
+        write_block(folder_of(store, cell.content), block, fits, traces)
+        return time.perf_counter() - began
+
+    timings: dict[int, tuple[str, float]] = {}
+    total = sum(block.n_fits for _, block in tasks)
+    pool = ThreadPoolExecutor(workers)
+    try:
+        with progress("fit", total) as advance:
+            for index, seconds in _in_flight(pool, work, tasks, 2 * workers):
+                cell, block = tasks[index]
+                timings[index] = (cell.id, seconds)
+                advance(block.n_fits)
+    finally:
+        # After an interruption nobody waits for the blocks in hand.
+        pool.shutdown(wait=False, cancel_futures=True)
+    return [timings[index] for index in range(len(tasks))]
+
+
+def _in_flight(
+    pool: ThreadPoolExecutor, work: Callable[[Task], float], tasks: list[Task], most: int
+) -> Iterator[tuple[int, float]]:
+    """Yield (task index, result) as tasks end, with at most `most` in the pool's hands."""
+    waiting = iter(range(len(tasks)))
+    running: dict[Future[float], int] = {}
+    while True:
+        for index in islice(waiting, most - len(running)):
+            running[pool.submit(work, tasks[index])] = index
+        if not running:
+            return
+        done, _ = wait(running, return_when=FIRST_COMPLETED)
+        for future in done:
+            yield running.pop(future), future.result()
+
+
+def _assemble(plan: Plan, folder: Path, store: Path) -> None:
+    """Write the data sets from the store, one part per cell."""
+    n_components = plan.n_components
+    schemas = {FITS: fits_schema(n_components), TRACES: traces_schema(n_components)}
+    for index, cell in enumerate(plan.cells):
+        cell_store = folder_of(store, cell.content)
+        blocks = stored_blocks(cell_store)
+        for table, schema in schemas.items():
+            rows = assembled(
+                cell_store, blocks, cell.replicates, cell.starts, table, block_size(plan, cell)
+            )
+            parts = (labelled(part, cell, schema) for part in rows)
+            write_part(folder / table / part_name(index, cell), parts, schema)
+    remove_other_parts(folder, plan)
+
+
+if __name__ == "__main__":
+    run(fit)

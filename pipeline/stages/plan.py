@@ -1,0 +1,38 @@
+"""Stage `plan`: compose and check the configuration once, and write `plan.yaml`.
+
+`python -m pipeline.stages.plan experiment=NAME [any Hydra override]`; the overrides listed in
+`params.yaml` come first, those of the command line after them.
+"""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import compose
+from pipeline.plan import Plan, make_plan, write_plan
+from pipeline.stages import exit_status, params, timed
+
+log = logging.getLogger(__name__)
+
+
+def plan(config: dict[str, Any], folder: Path) -> Plan:
+    """Plan a checked configuration into a results folder; nothing is written on bad input."""
+    result, remarks = make_plan(config)
+    for remark in remarks:
+        log.info("%s", remark)
+    n_fits = sum(cell.replicates * cell.starts for cell in result.cells)
+    log.info("plan: %s: %d cells, %d fits", result.experiment, len(result.cells), n_fits)
+    with timed("plan", folder):
+        write_plan(result, folder)
+    return result
+
+
+def main() -> None:
+    """Plan what the command line and `params.yaml` say."""
+    config = compose([*params()["overrides"], *sys.argv[1:]])
+    plan(config, Path(config["results_dir"]) / config["experiment"])
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(main))

@@ -1,0 +1,95 @@
+"""Stage: figures and the page, from the statistics, fits, traces and samples."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipeline.files import atomic_write, remove_others, write_text
+from pipeline.observed import read_observed
+from pipeline.plan import Cell, Plan, read_plan
+from pipeline.plots import FIGURES, Group, cell_snapshots, groups, png_bytes, svg_bytes
+from pipeline.report import Picture, render_report
+from pipeline.stages import run
+from pipeline.tables import REPRESENTATIVE, read_fits, read_traces
+
+MOST_GROUPS = 20  # with figures: they keep the page under about 10 MB
+MOST_CELLS = 24  # with single snapshot pictures
+LARGEST_SVG = 400_000  # bytes: beyond it the page holds the PNG
+
+
+def report(folder: Path) -> None:
+    """Write `figures/` and `report.html` of a results folder, and remove what is stale there."""
+    plan = read_plan(folder)
+    convergence = pd.read_parquet(folder / "convergence.parquet")
+    figures = folder / "figures"
+    pictures: list[Picture] = []
+    remark = ""
+    kept: set[Path] = set()
+    if plan.config["report"] != "minimal":
+        all_groups = groups(
+            plan, read_fits(folder), read_traces(folder), convergence, _points(folder, plan)
+        )
+        shown = all_groups[:MOST_GROUPS]
+        if len(shown) < len(all_groups):
+            remark = (
+                f"Figures are drawn for the first {len(shown)} of {len(all_groups)} pairs of truth "
+                "and model; the tables below hold all of them."
+            )
+        for group in shown:
+            pictures += _group_pictures(group, figures, kept)
+            if len(plan.cells) <= MOST_CELLS:
+                _snapshot_files(group, figures / "snapshots", kept)
+    for place in (figures, figures / "snapshots"):
+        place.mkdir(parents=True, exist_ok=True)
+        remove_others(place, {path.name for path in kept if path.parent == place})
+    write_text(folder / "report.html", render_report(plan, convergence, pictures, remark))
+
+
+def _points(folder: Path, plan: Plan) -> dict[str, np.ndarray]:
+    """Return the sample of each cell's representative fit, shape (n,), by cell id."""
+    samples: dict[str, np.ndarray] = {}
+
+    def sample(cell: Cell) -> np.ndarray | None:
+        data_set = plan.data_set(cell)
+        if data_set.id not in samples:
+            if cell.observed is not None:
+                observed = plan.config["observed"][cell.observed]
+                samples[data_set.id] = read_observed(f"observed.{cell.observed}", observed)
+            elif data_set.file is not None:
+                stored = np.load(folder / data_set.file, mmap_mode="r")
+                samples[data_set.id] = np.array(stored[REPRESENTATIVE[0]])
+        return samples.get(data_set.id)
+
+    found = {cell.id: sample(cell) for cell in plan.cells}
+    return {cell: points for cell, points in found.items() if points is not None}
+
+
+def _write(path: Path, content: bytes, kept: set[Path]) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(content)
+    kept.add(path)
+
+
+def _group_pictures(group: Group, figures: Path, kept: set[Path]) -> list[Picture]:
+    pictures = []
+    for kind in FIGURES:
+        figure = kind.draw(group)
+        if figure is None:
+            continue
+        svg, png = svg_bytes(figure), png_bytes(figure)
+        for suffix, content in (("svg", svg), ("png", png)):
+            _write(figures / f"{group.name}-{kind.name}.{suffix}", content, kept)
+        image = svg if len(svg) <= LARGEST_SVG else png
+        pictures.append(Picture(group.title, kind.title, kind.caption, image))
+    return pictures
+
+
+def _snapshot_files(group: Group, place: Path, kept: set[Path]) -> None:
+    for cell in group.cells:
+        for iteration, figure in cell_snapshots(group, cell):
+            _write(place / f"{cell.id}-{iteration:06d}.png", png_bytes(figure), kept)
+
+
+if __name__ == "__main__":
+    run(report)

@@ -1,0 +1,201 @@
+"""The stage that shows the result files in MLflow: `python -m pipeline.stages.track FOLDER`."""
+
+import hashlib
+import logging
+import os
+from html import escape
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline import runs, tracking
+from pipeline.errors import TrackingError
+from pipeline.files import write_text
+from pipeline.plan import Cell, Plan, digest, read_plan
+from pipeline.progress import progress
+from pipeline.stages import run
+from pipeline.tables import FITS, REPRESENTATIVE, TRACES, part_name
+
+LINKS = "mlflow_links.html"
+# Copies of what the folder holds once are for small studies.
+REPORT_BYTES = 2_000_000
+REPORT_CELLS = 12
+FIGURES_CELLS = 24
+log = logging.getLogger(__name__)
+
+
+def track(folder: Path) -> None:
+    """Show the results of `folder` in MLflow, and write `mlflow_links.html` there.
+
+    Raises
+    ------
+    TrackingError
+        If the tracking store cannot be used; the files in `folder` are complete all the same.
+    """
+    plan = read_plan(folder)
+    settings = plan.config["tracking"]
+    if settings["backend"] == "none":
+        log.info("track: nothing to do (tracking=none)")
+        return
+    statistics = pd.read_parquet(folder / "convergence.parquet").set_index("cell")
+    try:
+        with progress("track", len(plan.cells)) as advance:
+            tracked = tracking.synchronize(
+                settings,
+                plan.experiment,
+                description=f"**{plan.title}.** {plan.question}",
+                results=_shown(folder),
+                runs=cell_runs(plan, folder, statistics),
+                details=lambda each: run_details(plan, folder, statistics, each),
+                advance=advance,
+            )
+    except TrackingError as error:
+        remedy = f"the files are complete, track later: python -m pipeline.stages.track {folder}"
+        raise TrackingError(f"{error}; {remedy}") from error
+    write_text(folder / LINKS, links_page(plan, tracked))
+    log.info(
+        "track: %s: %d runs written, %d unchanged, %d deleted; open %s%s",
+        plan.experiment,
+        tracked.written,
+        tracked.unchanged,
+        tracked.deleted,
+        tracked.experiment_url,
+        " (start the UI with: make ui)" if settings["backend"] == "sqlite" else "",
+    )
+
+
+def cell_runs(plan: Plan, folder: Path, statistics: pd.DataFrame) -> list[runs.Run]:
+    """Return what MLflow shall show of each cell of a plan, but for metrics and notes."""
+    names = runs.run_names(plan.cells)
+    source = "".join(Path(str(module.__file__)).read_text("utf-8") for module in (runs, tracking))
+    result = []
+    for cell in plan.cells:
+        snapshots = snapshot_pictures(folder, cell)
+        artifacts = [(path, "figures") for path in group_figures(plan, folder, cell)]
+        report = folder / "report.html"
+        if (
+            len(plan.cells) <= REPORT_CELLS
+            and report.is_file()
+            and report.stat().st_size < REPORT_BYTES
+        ):
+            artifacts.append((report, ""))
+        params = runs.run_params(plan, cell)
+        content = [
+            [cell.content, cell.replicates, cell.starts, plan.title, plan.question],
+            [params, plan.config["schedule"], plan.config["tracking"]["max_steps"]],
+            statistics.loc[cell.id].to_json(double_precision=15),
+            [[path.name, _file_digest(path)] for path in snapshots.values()],
+            [[path.name, _file_digest(path)] for path, _ in artifacts],
+            source,
+        ]
+        result.append(
+            runs.Run(
+                cell=cell.id,
+                name=names[cell.id],
+                content=digest(content),
+                params=params,
+                source=data_source(plan, folder, cell),
+                snapshots=snapshots,
+                artifacts=tuple(artifacts),
+            )
+        )
+    return result
+
+
+def run_details(
+    plan: Plan, folder: Path, statistics: pd.DataFrame, shown: runs.Run
+) -> tuple[list[runs.Metric], str]:
+    """Read the traces of a run's cell and return the run's metrics and its note."""
+    index, cell = next((k, each) for k, each in enumerate(plan.cells) if each.id == shown.cell)
+    schedule, max_steps = plan.config["schedule"], plan.config["tracking"]["max_steps"]
+    traces = folder / TRACES / part_name(index, cell)
+    columns = ["replicate", "start", "iteration", "log_likelihood"]
+    representative = [
+        ("replicate", "==", REPRESENTATIVE[0]),
+        ("start", "==", REPRESENTATIVE[1]),
+    ]
+    # Of the other fits only the ends are recorded, which is no trajectory.
+    recorded = schedule["record_replicates"]
+    within = None if recorded == "all" else [("replicate", "<", recorded)]
+    trajectory = pd.read_parquet(traces, filters=representative)
+    trajectories = pd.read_parquet(traces, columns=columns, filters=within)
+    fit = pd.read_parquet(folder / FITS / part_name(index, cell), filters=representative).iloc[0]
+    row = pd.Series(statistics.loc[cell.id])
+    kept = schedule["snapshots"]
+    metrics = [
+        *runs.trajectory_metrics(trajectory, cell.n_components, kept, max_steps),
+        *runs.gap_metrics(trajectories, kept, max_steps),
+        *runs.final_metrics(row),
+    ]
+    return metrics, runs.run_note(plan, cell, shown, row, fit)
+
+
+def snapshot_pictures(folder: Path, cell: Cell) -> dict[int, Path]:
+    """Return the pictures of a cell's representative fit by iteration."""
+    found = {}
+    for path in sorted((folder / "figures" / "snapshots").glob("*.png")):
+        cell_id, _, iteration = path.stem.rpartition("-")
+        if cell_id == cell.id and iteration.isdigit():
+            found[int(iteration)] = path
+    return found
+
+
+def group_figures(plan: Plan, folder: Path, cell: Cell) -> list[Path]:
+    """Return the figures of a cell's group, `<data>-<model>-<figure>.png`, and the general ones."""
+    group = [cell.mixture or cell.observed, cell.model]
+    figures = []
+    for path in sorted((folder / "figures").glob("*.png")):
+        named = path.stem.split("-")[:-1]
+        if named == group or (not named and len(plan.cells) <= FIGURES_CELLS):
+            figures.append(path)
+    return figures
+
+
+def data_source(plan: Plan, folder: Path, cell: Cell) -> runs.DataSource:
+    """Name the samples that a cell is fitted to."""
+    data = plan.data_set(cell)
+    path = f"{_shown(folder)}/{data.file}" if data.file else _observed_path(plan, cell)
+    return runs.DataSource(data.id, data.key[:8], path, (data.replicates, data.sample_size))
+
+
+def _observed_path(plan: Plan, cell: Cell) -> str:
+    return str(plan.config["observed"][cell.observed]["path"])
+
+
+def _shown(folder: Path) -> str:
+    """Return the folder relative to the working directory if it lies in it."""
+    relative = os.path.relpath(folder)
+    return Path(folder.absolute() if relative.startswith("..") else relative).as_posix()
+
+
+def _file_digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def links_page(plan: Plan, tracked: tracking.Tracked) -> str:
+    """Return a page with a link from each cell to its run."""
+    items = "\n".join(
+        f'<li><a href="{escape(url)}">{escape(cell)}</a></li>'
+        for cell, url in tracked.run_urls.items()
+    )
+    title = escape(f"{plan.title}: runs in MLflow")
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>{title}</title>
+<style>
+body {{ font: 1rem/1.5 sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }}
+</style>
+<h1>{title}</h1>
+<p><a href="{escape(tracked.experiment_url)}">All runs of the experiment</a>
+(the MLflow UI must be running: <code>make ui</code>)</p>
+<ul>
+{items}
+</ul>
+</html>
+"""
+
+
+if __name__ == "__main__":
+    run(track)

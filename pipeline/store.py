@@ -1,0 +1,119 @@
+"""The content-addressed store of finished blocks of fits, and what is still missing from it."""
+
+import logging
+import re
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.files import atomic_write
+
+log = logging.getLogger(__name__)
+
+BLOCK_NAME = re.compile(r"r(\d+)-(\d+)-s(\d+)-(\d+)\.fits\.parquet")
+
+
+class Block(NamedTuple):
+    """The fits of replicates [first, stop) x starts [first_start, stop_start) of a cell."""
+
+    first: int
+    stop: int
+    first_start: int
+    stop_start: int
+
+    @property
+    def n_fits(self) -> int:
+        """The number of fits in the block."""
+        return (self.stop - self.first) * (self.stop_start - self.first_start)
+
+
+def folder_of(store: Path, content: str) -> Path:
+    """Return where the blocks of a cell with this content hash lie."""
+    return store / content[:2] / content
+
+
+def _path(folder: Path, block: Block, table: str) -> Path:
+    replicates, starts = f"r{block.first}-{block.stop}", f"s{block.first_start}-{block.stop_start}"
+    return folder / f"{replicates}-{starts}.{table}.parquet"
+
+
+def write_block(folder: Path, block: Block, fits: pa.Table, traces: pa.Table) -> None:
+    """Store a finished block; it counts from the moment its fits are there, the last file."""
+    for table, rows in (("traces", traces), ("fits", fits)):
+        with atomic_write(_path(folder, block, table)) as temporary:
+            pq.write_table(rows, temporary, compression="zstd", write_page_checksum=True)
+
+
+def read_table(folder: Path, block: Block, table: str) -> pa.Table:
+    """Read the `fits` or `traces` of a stored block, checking its checksums."""
+    path = _path(folder, block, table)
+    # ParquetFile rather than read_table: the latter takes folder names for partition keys.
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        return file.read()
+
+
+def stored_blocks(folder: Path) -> list[Block]:
+    """Return the blocks of a cell that are stored and whole; a damaged one is removed."""
+    blocks = []
+    for path in sorted(folder.glob("*.fits.parquet")):
+        match = BLOCK_NAME.fullmatch(path.name)
+        if match is None:
+            continue
+        block = Block(*map(int, match.groups()))
+        try:
+            whole = read_table(folder, block, "fits").num_rows == block.n_fits
+            read_table(folder, block, "traces")
+        except (OSError, pa.ArrowException):
+            whole = False
+        if whole:
+            blocks.append(block)
+        else:
+            log.warning("stored block %s is damaged: computed again", path)
+            path.unlink(missing_ok=True)
+    return blocks
+
+
+def missing_blocks(
+    replicates: int, starts: int, stored: Iterable[Block], size: int
+) -> Iterator[Block]:
+    """Yield the blocks, of at most `size` replicates, that complete a cell."""
+    covered = np.zeros((replicates, starts), bool)
+    for block in stored:
+        covered[block.first : block.stop, block.first_start : block.stop_start] = True
+    for first_start, stop_start in _runs(covered.T):
+        for first, stop in _runs(covered[:, [first_start]]):
+            if not covered[first, first_start]:
+                for begin in range(first, stop, size):
+                    yield Block(begin, min(begin + size, stop), first_start, stop_start)
+
+
+def _runs(rows: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Yield [first, stop) of each run of equal adjacent rows."""
+    changes = np.flatnonzero((rows[1:] != rows[:-1]).any(axis=1)) + 1
+    bounds = [0, *changes.tolist(), len(rows)]
+    yield from pairwise(bounds)
+
+
+def assembled(
+    folder: Path, blocks: list[Block], replicates: int, starts: int, table: str, size: int
+) -> Iterator[pa.Table]:
+    """Yield the rows of a cell in order, `size` replicates at a time, whatever its blocks."""
+    keys = ["replicate", "start"] + (["iteration"] if table == "traces" else [])
+    for first in range(0, replicates, size):
+        stop = min(first + size, replicates)
+        window = [b for b in blocks if b.first < stop and first < b.stop and b.first_start < starts]
+        rows = pa.concat_tables(read_table(folder, block, table) for block in window)
+        inside = pc.and_(
+            pc.and_(
+                pc.greater_equal(rows["replicate"], first),
+                pc.less(rows["replicate"], stop),
+            ),
+            pc.less(rows["start"], starts),
+        )
+        yield rows.filter(inside).sort_by([(key, "ascending") for key in keys]).combine_chunks()

@@ -1,0 +1,157 @@
+"""The column contracts of fits and traces, and their Parquet data sets."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.core.outcomes import Outcome
+from pipeline.errors import InputError
+from pipeline.files import atomic_write, remove_others
+from pipeline.plan import Cell, Plan
+
+# (replicate, start) of the fit that stands for its cell wherever one fit is shown.
+REPRESENTATIVE = (0, 0)
+FITS = "fits"
+TRACES = "traces"
+# Rows of a row group: fixed, so that a file does not depend on how its rows were computed.
+ROW_GROUP = 1 << 17
+
+OUTCOMES = tuple(outcome.name.lower() for outcome in Outcome)
+LABELS = ("mixture", "observed", "model", "sample_size", "init", "algorithm")
+
+
+def parameter_columns(n_components: int) -> list[str]:
+    """Return `weight_0 … mean_0 … scale_0 …` for this many components."""
+    return [f"{p}_{k}" for p in ("weight", "mean", "scale") for k in range(n_components)]
+
+
+def fits_schema(n_components: int) -> pa.Schema:
+    """Return the schema of the fits table; columns of absent components are null."""
+    text, integer, real = pa.string(), pa.int64(), pa.float64()
+    fields = [
+        ("cell", text),
+        ("mixture", text),
+        ("observed", text),
+        ("model", text),
+        ("sample_size", integer),
+        ("init", text),
+        ("algorithm", text),
+        ("replicate", integer),
+        ("start", integer),
+        ("fit_id", text),
+        ("outcome", text),
+        ("n_iter", integer),
+        ("map_evaluations", integer),
+        ("log_likelihood", real),
+        ("log_likelihood_start", real),
+        ("log_likelihood_truth", real),
+        *((name, real) for name in parameter_columns(n_components)),
+        ("rate_observed", real),
+        ("rate_theory", real),
+    ]
+    return pa.schema(fields)
+
+
+def traces_schema(n_components: int) -> pa.Schema:
+    """Return the schema of the traces table."""
+    integer, real = pa.int64(), pa.float64()
+    fields = [
+        ("cell", pa.string()),
+        ("replicate", integer),
+        ("start", integer),
+        ("iteration", integer),
+        ("map_evaluations", integer),
+        ("log_likelihood", real),
+        *((name, real) for name in parameter_columns(n_components)),
+    ]
+    return pa.schema(fields)
+
+
+def fit_id(cell_id: str, replicate: int, start: int) -> str:
+    """Return the name of a fit."""
+    return f"{cell_id}-r{replicate}-s{start}"
+
+
+def parse_fit_id(name: str) -> tuple[str, int, int]:
+    """Return (cell id, replicate, start) of a fit's name.
+
+    Raises
+    ------
+    ValueError
+        If the name is not of the form that `fit_id` makes.
+    """
+    cell_id, replicate, start = name.rsplit("-", 2)
+    if replicate[:1] != "r" or start[:1] != "s":
+        raise ValueError(f"{name!r} is not of the form <cell>-r<replicate>-s<start>")
+    return cell_id, int(replicate[1:]), int(start[1:])
+
+
+def labelled(table: pa.Table, cell: Cell, schema: pa.Schema) -> pa.Table:
+    """Give a stored table its cell's labels and the columns of `schema`, absent ones null."""
+    n = table.num_rows
+    columns = []
+    for name, type_ in zip(schema.names, schema.types, strict=True):
+        if name in table.column_names:
+            columns.append(table[name].cast(type_))
+        elif name == "cell":
+            columns.append(pa.repeat(pa.scalar(cell.id), n))
+        elif name == "fit_id":
+            ends = [f"{cell.id}-r", table["replicate"].cast(pa.string())]
+            ends += ["-s", table["start"].cast(pa.string()), ""]
+            columns.append(pc.binary_join_element_wise(*ends))
+        elif name in LABELS:
+            columns.append(pa.repeat(pa.scalar(getattr(cell, name), type_), n))
+        else:
+            columns.append(pa.nulls(n, type_))
+    return pa.table(columns, schema=schema)
+
+
+def write_part(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> None:
+    """Write tables as one Parquet file with row groups of `ROW_GROUP` rows, whole or not at all."""
+    with (
+        atomic_write(path) as temporary,
+        pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
+    ):
+        waiting: list[pa.Table] = []
+        rows = 0
+        for table in tables:
+            waiting.append(table)
+            rows += table.num_rows
+            while rows >= ROW_GROUP:
+                together = pa.concat_tables(waiting)
+                writer.write_table(together.slice(0, ROW_GROUP), ROW_GROUP)
+                waiting = [together.slice(ROW_GROUP)]
+                rows -= ROW_GROUP
+        writer.write_table(pa.concat_tables(waiting) if rows else schema.empty_table(), ROW_GROUP)
+
+
+def part_name(index: int, cell: Cell) -> str:
+    """Return the file name of a cell's part of a data set; parts sort in plan order."""
+    return f"{index:05d}-{cell.id}.parquet"
+
+
+def remove_other_parts(folder: Path, plan: Plan) -> None:
+    """Remove the parts of cells that the plan does not have."""
+    names = {part_name(index, cell) for index, cell in enumerate(plan.cells)}
+    for data_set in (FITS, TRACES):
+        remove_others(folder / data_set, names)
+
+
+def read_fits(folder: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Read the fits of a results folder, one row per fit, in plan order."""
+    return _read(folder / FITS, columns)
+
+
+def read_traces(folder: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Read the traces of a results folder, one row per recorded (fit, iteration)."""
+    return _read(folder / TRACES, columns)
+
+
+def _read(path: Path, columns: Sequence[str] | None) -> pd.DataFrame:
+    if not path.is_dir():
+        raise InputError(f"{path}: no such folder; run the stage fit first")
+    return pd.read_parquet(path, columns=None if columns is None else list(columns))

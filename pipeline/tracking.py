@@ -1,0 +1,295 @@
+"""Runs in MLflow that mirror the result files; the only module that imports mlflow."""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pipeline.errors import TrackingError
+from pipeline.runs import DataSource, Metric, Run
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput
+    from mlflow.entities import Run as StoredRun
+
+SQLITE = "sqlite:///mlflow.db"
+ARTIFACTS = "mlartifacts"
+LOCAL_UI = "http://127.0.0.1:5000"
+# Without it the experiment's page opens on a view without runs.
+VIEW = "?workflowType=machine_learning"
+SNAPSHOT = "fit/snapshot"
+# Limits of MLflow's batches, and of what SQLite takes at a good rate.
+METRICS_PER_BATCH = 1000
+PARAMS_PER_BATCH = 100
+NOTE = "mlflow.note.content"
+
+Details = Callable[[Run], tuple[list[Metric], str]]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """What `synchronize` did: addresses in the UI, and how many runs it touched."""
+
+    experiment_url: str
+    run_urls: dict[str, str]
+    written: int
+    unchanged: int
+    deleted: int
+
+
+@dataclass(frozen=True)
+class Store:
+    """An open tracking store; `artifacts` is None where a server decides."""
+
+    client: "MlflowClient"
+    ui: str
+    artifacts: Path | None
+
+
+def synchronize(
+    settings: dict[str, Any],
+    experiment: str,
+    description: str,
+    results: str,
+    runs: Sequence[Run],
+    details: Details,
+    advance: Callable[[int], None],
+) -> Tracked:
+    """Make the runs of one results folder in MLflow be exactly `runs`.
+
+    A finished run of the same content is left alone. Any other run of the same folder is deleted,
+    after its replacement, if it has one, is complete: half-written ones, those of other content,
+    those of cells that are no more.
+
+    Parameters
+    ----------
+    settings : the config's `tracking`, with backend `sqlite` or `server`
+    description : Markdown, shown on the experiment's page
+    results : str
+        Names the results folder: runs of other folders are not touched.
+    details : callable
+        From a run to its metrics and its note; called only for runs that are written.
+    advance : callable
+        Told 1 after each run.
+
+    Raises
+    ------
+    TrackingError
+        If the store cannot be used.
+    """
+    with _open(settings) as store:
+        experiment_id = _experiment(store, experiment, description)
+        present = _present(store, experiment_id, results)
+        kept: dict[str, str] = {}
+        written = 0
+        # MLflow lists the newest run first; written from the last, they stand in the plan's order.
+        for run in reversed(runs):
+            same = [each for each in present if _is_copy(each, run)]
+            if same:
+                kept[run.cell] = same[0].info.run_id
+                if same[0].info.run_name != run.name:
+                    store.client.update_run(same[0].info.run_id, name=run.name)
+            else:
+                kept[run.cell] = _write(store, experiment_id, results, run, details)
+                written += 1
+            advance(1)
+        superfluous = {each.info.run_id for each in present} - set(kept.values())
+        for run_id in sorted(superfluous):
+            store.client.delete_run(run_id)
+    page = f"{store.ui}/#/experiments/{experiment_id}"
+    return Tracked(
+        experiment_url=page + VIEW,
+        run_urls={run.cell: f"{page}/runs/{kept[run.cell]}{VIEW}" for run in runs},
+        written=written,
+        unchanged=len(runs) - written,
+        deleted=len(superfluous),
+    )
+
+
+@contextmanager
+def _open(settings: dict[str, Any]) -> Iterator[Store]:
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    for name in ("alembic", "mlflow"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    server = settings["backend"] == "server"
+    uri = settings["uri"] or SQLITE
+    try:
+        if server:
+            _check_server(uri)
+            yield Store(MlflowClient(uri), uri.rstrip("/"), None)
+            return
+        database = _database(uri)
+        with _locked(database):
+            artifacts = database.parent / ARTIFACTS
+            if not database.exists():
+                _create(database, artifacts)
+            client = MlflowClient(f"sqlite:///{database}")
+            try:
+                yield Store(client, LOCAL_UI, artifacts)
+            finally:
+                # An open connection would go on writing to a file that has been deleted.
+                client._tracking_client.store._dispose_engine()
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise TrackingError(f"tracking.uri {uri}: {reason}") from error
+
+
+def _check_server(uri: str) -> None:
+    """Fail at once, where the client would try again for minutes."""
+    from urllib.error import HTTPError, URLError
+    from urllib.request import urlopen
+
+    if not uri.startswith(("http://", "https://")):
+        return
+    try:
+        with urlopen(f"{uri.rstrip('/')}/health", timeout=10):
+            pass
+    except HTTPError:
+        return
+    except (URLError, OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise TrackingError(f"tracking.uri {uri}: no server answers ({reason})") from error
+
+
+def _database(uri: str) -> Path:
+    path = uri.partition("?")[0].removeprefix("sqlite:///")
+    if not path or path.startswith(("sqlite:", ":memory:")):
+        raise TrackingError(f"tracking.uri: got {uri!r}; allowed: sqlite:///file.db")
+    return Path(path).absolute()
+
+
+@contextmanager
+def _locked(database: Path) -> Iterator[None]:
+    """Let one process at a time write; the lock falls with the process that holds it.
+
+    Without `fcntl` (Windows) nothing is locked: do not track from two processes at once there.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with open(f"{database}.lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _create(database: Path, artifacts: Path) -> None:
+    """Make the database under another name first: an interruption leaves none, not half of one."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    temporary = database.with_name(f"{database.name}.new")
+    temporary.unlink(missing_ok=True)
+    try:
+        store = SqlAlchemyStore(f"sqlite:///{temporary}", artifacts.as_uri())
+        store._dispose_engine()
+        temporary.replace(database)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _experiment(store: Store, name: str, description: str) -> str:
+    client = store.client
+    location = None if store.artifacts is None else (store.artifacts / name).as_uri()
+    found = client.get_experiment_by_name(name)
+    if found is not None and found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    if found is not None and location not in (None, found.artifact_location):
+        # MLflow keeps absolute paths: the database came with a folder that has been moved or
+        # copied, and its artifacts would be read and written where the folder was.
+        client.rename_experiment(found.experiment_id, f"{name} (moved, {found.experiment_id})")
+        client.delete_experiment(found.experiment_id)
+        found = None
+    if found is None:
+        return client.create_experiment(name, location, tags={NOTE: description})
+    if found.tags.get(NOTE) != description:
+        client.set_experiment_tag(found.experiment_id, NOTE, description)
+    return found.experiment_id
+
+
+def _present(store: Store, experiment_id: str, results: str) -> "list[StoredRun]":
+    quote = "'" if "'" not in results else '"'
+    runs: list[StoredRun] = []
+    token = None
+    while token is None or token:
+        page = store.client.search_runs(
+            [experiment_id],
+            filter_string=f"tags.results = {quote}{results}{quote}",
+            order_by=["attributes.start_time ASC"],
+            page_token=token,
+        )
+        runs += page
+        token = page.token or ""
+    return runs
+
+
+def _is_copy(stored: "StoredRun", run: Run) -> bool:
+    tags = stored.data.tags
+    return (
+        stored.info.status == "FINISHED"
+        and tags.get("cell") == run.cell
+        and tags.get("content") == run.content
+    )
+
+
+def _write(store: Store, experiment_id: str, results: str, run: Run, details: Details) -> str:
+    """Write one run and return its id; its status says whether it is complete."""
+    import mlflow
+    from mlflow import entities
+
+    client = store.client
+    metrics, note = details(run)
+    now = int(time.time() * 1000)
+    tags = {"cell": run.cell, "content": run.content, "results": results, NOTE: note}
+    run_id = client.create_run(experiment_id, now, tags, run.name).info.run_id
+    client.log_inputs(run_id, [_data_set(run.source)])
+    for params in _batches(list(run.params.items()), PARAMS_PER_BATCH):
+        values = [entities.Param(*each) for each in params]
+        client.log_batch(run_id, params=values, synchronous=True)
+    for batch in _batches(metrics, METRICS_PER_BATCH):
+        points = [entities.Metric(each.name, each.value, now, each.step) for each in batch]
+        client.log_batch(run_id, metrics=points, synchronous=True)
+    for iteration, picture in run.snapshots.items():
+        image = mlflow.Image(str(picture))
+        client.log_image(run_id, image, key=SNAPSHOT, step=iteration, synchronous=True)
+    for path, folder in run.artifacts:
+        client.log_artifact(run_id, str(path), folder or None)
+    client.set_terminated(run_id)
+    return run_id
+
+
+def _data_set(source: DataSource) -> "DatasetInput":
+    """Describe the samples without reading them."""
+    import json
+
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    features = [{"type": "tensor", "tensor-spec": {"dtype": "float64", "shape": source.shape}}]
+    schema = {"mlflow_tensorspec": {"features": json.dumps(features), "targets": None}}
+    size = source.shape[0] * source.shape[1]
+    profile = {"features_shape": source.shape, "features_size": size, "features_nbytes": 8 * size}
+    described = Dataset(
+        name=source.name,
+        digest=source.digest,
+        source_type="local",
+        source=json.dumps({"uri": source.path}),
+        schema=json.dumps(schema),
+        profile=json.dumps(profile),
+    )
+    return DatasetInput(described, [InputTag("mlflow.data.context", "samples")])
+
+
+def _batches(values: list[T], size: int) -> Iterator[list[T]]:
+    for first in range(0, len(values), size):
+        yield values[first : first + size]

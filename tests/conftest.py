@@ -1,0 +1,64 @@
+"""What every test shares. `pipeline` comes first: it sets the environment that numpy reads."""
+
+import pipeline  # noqa: F401, I001
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make an empty folder the working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def command(workspace: Path) -> Callable[..., subprocess.CompletedProcess]:
+    """Return a function that runs `python -m <module> <arguments>` in the workspace."""
+
+    def run(module: str, *arguments: str, **options) -> subprocess.CompletedProcess:
+        line = [sys.executable, "-m", module, *arguments]
+        environment = {
+            "PYTHONPATH": str(ROOT),
+            "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+        }
+        environment |= {"HOME": str(workspace), "LC_ALL": "C.UTF-8", "PYTHONWARNINGS": "default"}
+        return subprocess.run(
+            line, cwd=workspace, env=environment, capture_output=True, text=True, **options
+        )
+
+    return run
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """Return a clean copy of the project's tracked and new files, a git repository of its own."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    copy = tmp_path / "checkout"
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, copy / name)
+    for line in (
+        ["git", "init", "-q", "-b", "main"],
+        ["git", "config", "user.name", "test"],
+        ["git", "config", "user.email", "test@localhost"],
+        ["git", "add", "-A"],
+        ["git", "commit", "-q", "-m", "checkout"],
+    ):
+        subprocess.run(line, cwd=copy, check=True)
+    return copy

@@ -1,0 +1,64 @@
+"""Density, log-likelihood and standard deviation against scipy and numpy."""
+
+import numpy as np
+import pytest
+import scipy.integrate
+import scipy.stats
+
+from pipeline.core import mixture
+from pipeline.core.mixture import Parameters
+
+TRUTH = Parameters(np.array([0.2, 0.5, 0.3]), np.array([-3.0, 0.0, 1.0]), np.array([1.0, 0.3, 2.0]))
+X = np.random.default_rng(1).normal(0, 3, (4, 25))
+
+
+def expected_components(x):
+    return np.array([w * scipy.stats.norm.pdf(x, m, s) for w, m, s in zip(*TRUTH, strict=True)])
+
+
+def test_densities_against_scipy():
+    x = np.linspace(-8, 8, 101)
+    parts = mixture.component_densities(x, TRUTH)
+    assert parts.shape == (3, 101)
+    np.testing.assert_allclose(parts, expected_components(x), rtol=1e-13)
+    np.testing.assert_allclose(mixture.density(x, TRUTH), parts.sum(axis=0), rtol=1e-15)
+
+
+def test_density_integrates_to_one():
+    area, _ = scipy.integrate.quad(
+        lambda x: mixture.density(np.array([x]), TRUTH)[0], -30, 30, points=[-3, 0, 1], limit=200
+    )
+    assert area == pytest.approx(1, abs=1e-10)
+
+
+def test_log_likelihood_is_the_sum_of_log_densities_times_masses():
+    masses = np.linspace(0.5, 2, 25)
+    expected = [masses @ np.log(expected_components(x).sum(axis=0)) for x in X]
+    np.testing.assert_allclose(mixture.log_likelihoods(X, masses, *TRUTH), expected, rtol=1e-13)
+    assert mixture.log_likelihood(X[0], masses, *TRUTH) == pytest.approx(expected[0], rel=1e-13)
+
+
+def test_log_likelihood_far_out_does_not_underflow():
+    x = np.array([1e4])
+    z = (1e4 - 1) / 2
+    expected = np.log(0.3) - np.log(2) - 0.5 * np.log(2 * np.pi) - z * z / 2
+    assert mixture.log_likelihood(x, np.ones(1), *TRUTH) == pytest.approx(expected, rel=1e-14)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e8])
+def test_standard_deviation_keeps_its_digits_at_an_offset(offset):
+    x = X + offset
+    # Subtracting the offset is exact here: both sides see the same rounded points.
+    expected = np.std(x - offset, axis=1)
+    np.testing.assert_allclose(mixture.standard_deviations(x, np.ones(25)), expected, rtol=1e-13)
+
+
+def test_masses_of_the_standard_deviation_count_as_copies():
+    masses = np.array([1.0, 3.0, 2.0])
+    points = np.array([0.5, -1.0, 4.0])
+    copies = np.repeat(points, masses.astype(int))
+    assert mixture.standard_deviation(points, masses) == pytest.approx(np.std(copies), rel=1e-15)
+
+
+def test_equal_points_have_no_spread():
+    assert mixture.standard_deviation(np.full(7, 0.1), np.ones(7)) == 0

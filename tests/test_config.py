@@ -1,0 +1,207 @@
+"""Every file under conf/ composes; bad input is refused before anything is written."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.__main__ import main
+from pipeline.config import CONF, FACTORS, compose
+from pipeline.core.algorithms import ALGORITHMS
+from pipeline.core.starts import INITS
+from pipeline.errors import InputError
+from pipeline.plan import make_plan
+from pipeline.stages import exit_status
+
+FILES = sorted(path for path in CONF.rglob("*.yaml") if path.parent != CONF)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_option_composes_and_plans(path: Path):
+    group = path.parent.name
+    overrides = [f"{group}=[{path.stem}]" if group in FACTORS else f"{group}={path.stem}"]
+    config = compose(overrides)
+    if group in FACTORS:
+        assert list(config[group]) == [path.stem]
+    if group == "experiment":
+        assert config["title"] and config["question"]
+    plan, _ = make_plan(config)
+    assert plan.cells
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_file_says_what_it_is(path: Path):
+    text = path.read_text()
+    first = text.splitlines()[0]
+    described = first.startswith("# ") or "source" in next(iter(yaml.safe_load(text).values()))
+    assert described, f"{path} needs a first comment line or a source"
+
+
+def test_whatever_is_registered_has_a_file():
+    for group, registered in (("init", INITS), ("algorithm", ALGORITHMS)):
+        for name in registered:
+            content = yaml.safe_load((CONF / group / f"{name}.yaml").read_text())
+            assert content == {name: {"method": name}}
+
+
+def test_a_grid_of_mixtures_in_one_go():
+    names = [path.stem for path in FILES if path.parent.name == "mixture"]
+    config = compose([f"mixture=[{','.join(names)}]", "init=[notebook,kmeans_pp]"])
+    plan, _ = make_plan(config | {"sample_sizes": [40, 400]})
+    assert len(plan.cells) == len(names) * 2 * 2
+    assert len({cell.id for cell in plan.cells}) == len(plan.cells)
+
+
+def test_defaults_are_the_documented_ones():
+    config = compose([])
+    assert (config["experiment"], config["starts"]) == ("notebook", 1)
+    assert config["schedule"] == {
+        "max_iter": 9,
+        "stop": {"rule": "never", "tolerance": None},
+        "record": "all",
+        "record_replicates": "all",
+        "snapshots": [0, 3, 6, 9],
+    }
+    assert compose(["schedule=converge"])["schedule"]["stop"] == {
+        "rule": "map_residual",
+        "tolerance": 1e-8,
+    }
+    assert compose(["schedule=tight"])["schedule"]["max_iter"] == 1_000_000
+    assert config["results_dir"] == "results"
+    assert config["store_dir"] == ".cells"
+
+
+def test_factors_inline():
+    mixture = "+mixture.mine={weights: [0.3,0.7], means: [-1,1], scales: [1,1]}"
+    plan, _ = make_plan(compose([mixture, "mixture=[]"]))
+    assert [cell.mixture for cell in plan.cells] == ["mine"]
+    plan, _ = make_plan(compose([mixture, "experiment=convergence"]))
+    assert {cell.mixture for cell in plan.cells} >= {"mine", "overlap_low"}
+
+
+def test_overrides_work_on_top_of_an_experiment():
+    config = compose(["experiment=notebook", "mixture=[marron_wand_10_claw]", "seed=7"])
+    assert (list(config["mixture"]), config["seed"]) == (["marron_wand_10_claw"], 7)
+
+
+BAD = {
+    "unknown key": (["nosuchkey=1"], "nosuchkey"),
+    "appended key": (["+new=1"], "new"),
+    "appended nested key": (["+schedule.stop.patience_=3"], "schedule.stop.patience_"),
+    "unknown choice": (["mixture=[nosuch]"], "nosuch"),
+    "unknown schedule": (["schedule=nosuch"], "nosuch"),
+    "unknown experiment": (["experiment=nosuch"], "nosuch"),
+    "text for an integer": (["seed=abc"], "seed"),
+    "number too large": (["seed=9223372036854775808"], "seed"),
+    "negative seed": (["seed=-1"], "seed"),
+    "zero replicates": (["replicates=0"], "replicates"),
+    "fractional replicates": (["replicates=1.5"], "replicates"),
+    "null replicates": (["replicates=null"], "replicates"),
+    "zero starts": (["starts=0"], "starts"),
+    "weights off one": (["mixture.notebook.weights=[0.5,0.6]"], "mixture.notebook.weights"),
+    "negative weight": (["mixture.notebook.weights=[1.5,-0.5]"], "mixture.notebook.weights"),
+    "scale zero": (["mixture.notebook.scales=[0,1]"], "mixture.notebook.scales"),
+    "scale negative": (["mixture.notebook.scales=[1,-1]"], "mixture.notebook.scales"),
+    "scale not a number": (["mixture.notebook.scales=[nan,1]"], "mixture.notebook.scales"),
+    "mean infinite": (["mixture.notebook.means=[inf,1]"], "mixture.notebook.means"),
+    "mean text": (["mixture.notebook.means=[a,1]"], "mixture.notebook.means"),
+    "unequal lengths": (["mixture.notebook.means=[1,2,3]"], "mixture.notebook"),
+    "unknown allocation": (["mixture.notebook.allocation=random"], "mixture.notebook.allocation"),
+    "mixture lacks scales": (["+mixture.mine={weights: [1.0], means: [0.0]}"], "mine.scales"),
+    "mixture has too much": (
+        ["+mixture.mine={weights: [1], means: [0], scales: [1], sd: [1]}"],
+        "mixture.mine.sd",
+    ),
+    "name with a slash": (
+        ["+mixture.a/b={weights: [1], means: [0], scales: [1]}"],
+        "a/b",
+    ),
+    "no data": (["mixture=[]"], "mixture"),
+    "no init": (["init=[]"], "init"),
+    "negative size": (["sample_sizes=[-5]"], "sample_sizes"),
+    "size zero": (["sample_sizes=[0]"], "sample_sizes"),
+    "size not a list": (["sample_sizes=40"], "sample_sizes"),
+    "size text": (["sample_sizes=[many]"], "sample_sizes"),
+    "size fractional": (["sample_sizes=[40.5]"], "sample_sizes"),
+    "size twice": (["sample_sizes=[40,40]"], "sample_sizes"),
+    "no sizes": (["sample_sizes=[]"], "sample_sizes"),
+    "population": (["sample_sizes=[inf]"], "sample_sizes"),
+    "fewer points than components": (["sample_sizes=[1]"], "sample_sizes"),
+    "unknown rule": (["schedule.stop.rule=nosuch"], "schedule.stop.rule"),
+    "rule without tolerance": (["schedule.stop.rule=aitken"], "schedule.stop.tolerance"),
+    "negative tolerance": (["schedule=converge", "schedule.stop.tolerance=-1"], "tolerance"),
+    "negative max_iter": (["schedule.max_iter=-1"], "schedule.max_iter"),
+    "unknown record": (["schedule.record=some"], "schedule.record"),
+    "negative record": (["schedule.record=[0,-1]"], "schedule.record"),
+    "record_replicates text": (["schedule.record_replicates=few"], "schedule.record_replicates"),
+    "negative snapshot": (["schedule.snapshots=[-1]"], "schedule.snapshots"),
+    "model scales text": (["model.notebook.scales=wild"], "model.notebook"),
+    "symmetric with free scales": (["model=[symmetric]", "model.symmetric.scales=free"], "means"),
+    "symmetric with three": (
+        [
+            "model=[symmetric]",
+            "mixture=[marron_wand_09_trimodal]",
+            "model.symmetric.n_components=3",
+        ],
+        "model.symmetric",
+    ),
+    "fixed weights of another length": (["model.notebook.weights=[0.2,0.3,0.5]"], "weights"),
+    "components zero": (["model.notebook.n_components=0"], "model.notebook.n_components"),
+    "truth of another size": (["init=[truth]", "model.notebook.n_components=3"], "init"),
+    "init calls nothing": (["+init.bad={method: os.system}"], "init.bad.method"),
+    "algorithm calls nothing": (["+algorithm.bad={method: eval}"], "algorithm.bad.method"),
+    "workers zero": (["executor.workers=0"], "executor.workers"),
+    "unknown executor": (["executor=dask"], "executor"),
+    "server without address": (["tracking=server", "tracking.uri=null"], "tracking.uri"),
+    "one step": (["tracking.max_steps=1"], "tracking.max_steps"),
+    "compression not yet": (["compression=auto"], "compression"),
+    "unknown report": (["report=long"], "report"),
+    "only unknown key": (["only=[{size: 40}]"], "only"),
+    "only unknown value": (["only=[{mixture: nosuch}]"], "only.mixture"),
+    "degeneracy negative": (["degeneracy.scale=-1"], "degeneracy.scale"),
+    "broken override": (["mixture=[notebook"], "mixture"),
+    "not an override": (["notebook"], "notebook"),
+    "no such file": (["mixture=[]", "+observed.mine={path: no.csv, column: x}"], "observed.mine"),
+    "file of another kind": (["+observed.mine={path: no.txt, column: x}"], "observed.mine.path"),
+}
+
+
+@pytest.mark.parametrize(("overrides", "named"), BAD.values(), ids=BAD.keys())
+def test_bad_input_is_refused_in_a_line_or_two(overrides, named, workspace, capsys):
+    assert exit_status(lambda: main(overrides)) == 2
+    error = capsys.readouterr().err
+    assert named in error
+    assert 1 <= len(error.strip().splitlines()) <= 2
+    assert "Traceback" not in error
+    assert list(workspace.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "column", "named"),
+    [
+        ("x\n1\nnan\n", "x", "row 1"),
+        ("x\n1\ntwo\n", "x", "'two'"),
+        ("x\n1\ninf\n", "x", "row 1"),
+        ("x\n1\n\n3,4\n", "x", "observed.mine"),
+        ("x\n1\n2\n", "y", "observed.mine.column"),
+        ("x\n", "x", "empty"),
+    ],
+)
+def test_bad_data_is_refused(content, column, named, workspace, capsys):
+    (workspace / "my.csv").write_text(content)
+    overrides = [
+        "mixture=[]",
+        f"+observed.mine={{path: my.csv, column: {column}}}",
+        "model.notebook.n_components=2",
+    ]
+    assert exit_status(lambda: main(overrides)) == 2
+    error = capsys.readouterr().err
+    assert named in error
+    assert len(error.strip().splitlines()) <= 2
+    assert [path.name for path in workspace.iterdir()] == ["my.csv"]
+
+
+def test_observed_data_need_the_number_of_components(workspace):
+    (workspace / "my.csv").write_text("x\n1\n2\n5\n")
+    with pytest.raises(InputError, match="n_components"):
+        make_plan(compose(["mixture=[]", "+observed.mine={path: my.csv, column: x}"]))

@@ -1,0 +1,314 @@
+"""The pipeline end to end: tables, their contracts, and the same bytes whatever the way there."""
+
+import hashlib
+import logging
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+from scipy.special import logsumexp
+from scipy.stats import norm
+
+from pipeline import blocks
+from pipeline.__main__ import job_folder, main, run_stages
+from pipeline.config import compose
+from pipeline.stages import exit_status
+from pipeline.stages.fit import fit
+from pipeline.stages.generate import generate
+from pipeline.stages.plan import plan
+from pipeline.tables import read_fits, read_traces
+
+QUICK = ("tracking=none", "report=minimal")
+STUDY = (
+    "experiment=convergence",
+    "mixture=[notebook,marron_wand_09_trimodal]",
+    "sample_sizes=[30]",
+    "init=[random_points]",
+    "replicates=21",
+    "schedule.max_iter=60",
+    *QUICK,
+)
+FITS_COLUMNS = (
+    "cell mixture observed model sample_size init algorithm replicate start fit_id outcome n_iter "
+    "map_evaluations log_likelihood log_likelihood_start log_likelihood_truth weight_0 weight_1 "
+    "weight_2 mean_0 mean_1 mean_2 scale_0 scale_1 scale_2 rate_observed rate_theory"
+).split()
+TRACES_COLUMNS = (
+    "cell replicate start iteration map_evaluations log_likelihood weight_0 weight_1 weight_2 "
+    "mean_0 mean_1 mean_2 scale_0 scale_1 scale_2"
+).split()
+
+
+def numbers(*overrides: str, to: str = "results") -> Path:
+    """Run the stages that make numbers; return the folder."""
+    config = compose([*STUDY, *overrides])
+    folder = Path(to)
+    plan(config, folder)
+    generate(folder)
+    fit(folder)
+    return folder
+
+
+def prints(folder: Path) -> dict[str, str]:
+    """Return the hash of every file of samples, fits and traces."""
+    files = [path for part in ("samples", "fits", "traces") for path in (folder / part).iterdir()]
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
+
+
+def test_tables_have_their_columns_and_one_row_per_fit(workspace):
+    run_stages(compose([*STUDY, "starts=2"]), folder := Path("results/convergence"))
+    fits, traces = read_fits(folder), read_traces(folder)
+    assert list(fits.columns) == FITS_COLUMNS
+    assert list(traces.columns) == TRACES_COLUMNS
+    assert len(fits) == 2 * 21 * 2
+    assert not fits.duplicated(["cell", "replicate", "start"]).any()
+    assert fits["fit_id"].is_unique
+    assert fits["sample_size"].dtype == np.int64
+    two = fits["mixture"] == "notebook"
+    assert fits.loc[two, "mean_2"].isna().all()
+    always = ["outcome", "n_iter", "log_likelihood", "log_likelihood_truth", "mean_0", "scale_1"]
+    assert fits[always].notna().all().all()
+    assert fits.loc[~two, ["weight_2", "mean_2", "scale_2"]].notna().all().all()
+    assert fits["observed"].isna().all()
+    schemas = {pq.read_schema(path) for path in (folder / "fits").iterdir()}
+    assert len(schemas) == 1
+    names = {path.name for path in folder.iterdir()}
+    assert names == {
+        "plan.yaml",
+        "samples",
+        "fits",
+        "traces",
+        "convergence.parquet",
+        "convergence.csv",
+        "metrics.json",
+        "figures",
+        "report.html",
+        "timings.parquet",
+    }
+
+
+def test_the_last_trace_row_is_the_fit(workspace):
+    folder = numbers("starts=2")
+    fits, traces = read_fits(folder), read_traces(folder)
+    keys = ["cell", "replicate", "start"]
+    parameters = [name for name in FITS_COLUMNS if name.startswith(("weight", "mean", "scale"))]
+    last = traces.groupby(keys, sort=False).tail(1).reset_index(drop=True)
+    for name in ("map_evaluations", "log_likelihood", *parameters):
+        pd.testing.assert_series_equal(last[name], fits[name])
+    assert (last["iteration"] == fits["n_iter"]).all()
+    first = traces.groupby(keys, sort=False).head(1).reset_index(drop=True)
+    assert (first["iteration"] == 0).all()
+    assert (first["log_likelihood"] == fits["log_likelihood_start"]).all()
+
+
+def test_the_notebook_by_its_own_formulas(workspace):
+    """Recompute every row of a trace from the sample as the notebook does, with equal weights."""
+    main(["experiment=notebook", "replicates=6", *QUICK])
+    folder = Path("results/notebook")
+    samples = np.load(folder / "samples/notebook-n40.npy")
+    assert samples.shape == (6, 40)
+    traces = read_traces(folder)
+    for replicate, trace in traces.groupby("replicate"):
+        x = samples[replicate]
+        mean = trace[["mean_0", "mean_1"]].to_numpy()
+        scale = trace[["scale_0", "scale_1"]].to_numpy()
+        assert (trace[["weight_0", "weight_1"]] == 0.5).all().all()
+        m, s = mean[0].copy(), scale[0].copy()
+        for t in range(len(trace)):
+            np.testing.assert_allclose(mean[t], m, rtol=0, atol=1e-12 * s.min())
+            np.testing.assert_allclose(scale[t], s, rtol=1e-12)
+            # Logarithms, since a collapsing component's density underflows on far points.
+            density = norm.logpdf(x[:, None], m, s)
+            total = logsumexp(density, axis=1, keepdims=True)
+            expected = (total - math.log(2)).sum()
+            np.testing.assert_allclose(trace["log_likelihood"].iloc[t], expected, rtol=1e-12)
+            r = np.exp(density - total)
+            m = (r * x[:, None]).sum(axis=0) / r.sum(axis=0)
+            s = np.sqrt((r * (x[:, None] - m) ** 2).sum(axis=0) / r.sum(axis=0))
+    proportions = (np.arange(40) < 20).astype(float)
+    # The first 20 points are N(0, 2^2), the other 20 N(2, 1): bounds of 5 standard errors.
+    component = samples[:, proportions == 1], samples[:, proportions == 0]
+    for points, (mean, scale) in zip(component, ((0, 2), (2, 1)), strict=True):
+        assert abs(points.mean() - mean) < 5 * scale / math.sqrt(points.size)
+        assert abs(points.std() - scale) < 5 * scale / math.sqrt(2 * points.size)
+
+
+def test_the_log_likelihood_of_the_truth(workspace):
+    folder = numbers("mixture=[marron_wand_09_trimodal]")
+    mixture = compose([*STUDY])["mixture"]["marron_wand_09_trimodal"]
+    samples = np.load(folder / "samples/marron_wand_09_trimodal-n30.npy")
+    density = sum(
+        weight * norm.pdf(samples, mean, scale)
+        for weight, mean, scale in zip(
+            mixture["weights"], mixture["means"], mixture["scales"], strict=True
+        )
+    )
+    found = read_fits(folder)["log_likelihood_truth"].to_numpy()
+    np.testing.assert_allclose(found, np.log(density).sum(axis=1), rtol=1e-12)
+
+
+def test_same_bytes_whatever_the_threads_blocks_and_interruptions(workspace, monkeypatch):
+    plain = prints(numbers(to="plain"))
+    assert prints(numbers("executor.workers=1", "store_dir=.one", to="one")) == plain
+
+    monkeypatch.setattr(blocks, "MOST_VALUES", 30 * 4)
+    monkeypatch.setattr("pipeline.tables.ROW_GROUP", 50)
+    # Blocks differ, and with them the windows in which rows are assembled; the rows do not.
+    assert read_fits(numbers("store_dir=.small", to="small")).equals(read_fits(Path("plain")))
+    monkeypatch.undo()
+    monkeypatch.chdir(workspace)
+
+    for kept, path in enumerate(sorted(Path(".cells").rglob("*.fits.parquet"))):
+        if kept:
+            path.unlink()
+    assert prints(numbers(to="resumed")) == plain
+
+
+def test_growing_a_study_changes_no_number_and_computes_only_the_difference(workspace, caplog):
+    before = read_fits(numbers())
+    traces = read_traces(Path("results"))
+    caplog.set_level(logging.INFO)
+    grown = ("replicates=25", "starts=2", "sample_sizes=[20,30]", "init=[quantiles,random_points]")
+    folder = numbers(*grown)
+    assert "2 new" not in caplog.text
+    after = read_fits(folder)
+    assert len(after) == 2 * 2 * (25 + 25 * 2)
+    common = after[after["fit_id"].isin(before["fit_id"])]
+    pd.testing.assert_frame_equal(
+        common.sort_values("fit_id", ignore_index=True),
+        before.sort_values("fit_id", ignore_index=True),
+    )
+    keys = ["cell", "replicate", "start", "iteration"]
+    merged = traces.merge(read_traces(folder), on=keys, how="left", validate="one_to_one")
+    assert (merged["log_likelihood_x"] == merged["log_likelihood_y"]).all()
+    stored = {path.name for path in Path(".cells").rglob("*.fits.parquet")}
+    # The old block is there still; the new ones are the added replicates and starts alone.
+    assert {"r0-21-s0-1", "r21-25-s0-1", "r0-25-s1-2"} <= {name.split(".")[0] for name in stored}
+    caplog.clear()
+    numbers(*grown)
+    assert "8 reused, 0 new (0 fits to run)" in caplog.text
+
+
+def test_files_of_an_earlier_plan_are_removed(workspace):
+    folder = numbers("sample_sizes=[20,30]")
+    numbers("sample_sizes=[20]")
+    assert len(prints(folder)) == 2 * 3
+    assert set(read_fits(folder)["sample_size"]) == {20}
+
+
+def test_samples_follow_the_truth_and_inits_share_them(workspace):
+    folder = numbers("mixture=[overlap_low]", "replicates=400", "init=[random_points,quantiles]")
+    samples = np.load(folder / "samples/overlap_low-n30.npy")
+    # .5 N(-2, 1) + .5 N(2, 1): mean 0 and variance 5; bounds of 5 standard errors.
+    n = samples.size
+    assert abs(samples.mean()) < 5 * math.sqrt(5 / n)
+    fourth = 0.5 * 2 * (16 + 6 * 4 + 3)
+    assert abs(samples.var() - 5) < 5 * math.sqrt((fourth - 25) / n)
+    truths = read_fits(folder).pivot(index="replicate", columns="init")["log_likelihood_truth"]
+    assert (truths["random_points"] == truths["quantiles"]).all()
+
+
+def test_record_keeps_what_it_says(workspace):
+    folder = numbers("schedule.record=[2,5]", "schedule.record_replicates=3")
+    for (_, replicate), trace in read_traces(folder).groupby(["cell", "replicate"]):
+        last = trace["iteration"].max()
+        wanted = {0, last} | ({t for t in (2, 5) if t <= last} if replicate < 3 else set())
+        assert set(trace["iteration"]) == wanted
+
+
+def test_observed_data(workspace):
+    rng = np.random.default_rng(5)
+    values = np.concatenate([rng.normal(0, 1, 60), rng.normal(5, 1, 40)])
+    pd.DataFrame({"x": values}).to_csv("my.csv", index=False)
+    run_stages(
+        compose(
+            [
+                "experiment=convergence",
+                "mixture=[]",
+                "+observed.mine={path: my.csv, column: x}",
+                "model.free.n_components=2",
+                "init=[kmeans_pp]",
+                "starts=4",
+                *QUICK,
+            ]
+        ),
+        folder := Path("results/mine"),
+    )
+    fits = read_fits(folder)
+    assert (len(fits), set(fits["observed"]), set(fits["sample_size"])) == (4, {"mine"}, {100})
+    assert fits["mixture"].isna().all() and fits["log_likelihood_truth"].isna().all()
+    assert (fits["mean_0"] < fits["mean_1"]).all()
+    np.testing.assert_allclose(fits[["mean_0", "mean_1"]].mean(), [0, 5], atol=0.8)
+    # Data that change between the plan and the fit are told, not fitted under the old identity.
+    shutil.rmtree(".cells")
+    pd.DataFrame({"x": values + 1}).to_csv("my.csv", index=False)
+    assert exit_status(lambda: fit(folder)) == 2
+
+
+def test_an_unexpected_failure_is_a_row_and_spares_the_others(workspace, monkeypatch, caplog):
+    whole = read_fits(numbers("mixture=[notebook]", to="whole"))
+    real = blocks.fit
+
+    def fails_on_replicate_4(points, *arguments):
+        sample = np.load("whole/samples/notebook-n30.npy")[4]
+        if any((row == sample).all() for row in points):
+            raise RuntimeError("planted")
+        return real(points, *arguments)
+
+    monkeypatch.setattr(blocks, "fit", fails_on_replicate_4)
+    found = read_fits(numbers("mixture=[notebook]", "store_dir=.other", to="found"))
+    assert "planted" in caplog.text
+    bad = found["replicate"] == 4
+    assert list(found.loc[bad, "outcome"]) == ["error"]
+    assert found.loc[bad, ["log_likelihood", "mean_0"]].isna().all().all()
+    pd.testing.assert_frame_equal(found[~bad], whole[~bad])
+
+
+def test_a_stage_without_its_input_says_which_to_run(workspace, capsys):
+    plan(compose([*STUDY]), Path("results"))
+    assert exit_status(lambda: fit(Path("results"))) == 2
+    assert "generate" in capsys.readouterr().err
+
+
+def test_the_command_line(command, workspace):
+    done = command("pipeline", *STUDY)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "report: results/convergence/report.html" in done.stderr
+    assert "Traceback" not in done.stderr
+    bad = command("pipeline", "seed=abc")
+    assert (bad.returncode, bad.stdout) == (2, "")
+    assert bad.stderr.startswith("error: seed")
+
+
+def test_multirun_keeps_jobs_apart(command, workspace):
+    settings = [option for option in STUDY if not option.startswith(("mixture", "init"))]
+    done = command("pipeline", "-m", *settings, "seed=1,2", "mixture=notebook,overlap_low")
+    assert done.returncode == 0, done.stderr
+    folders = [path.parent for path in Path("results/multirun").rglob("convergence.parquet")]
+    assert len(folders) == 4
+    assert {folder.name for folder in folders} == {"convergence"}
+    likelihoods = {read_fits(folder)["log_likelihood"].sum() for folder in folders}
+    assert len(likelihoods) == 4
+
+
+def test_multirun_refuses_a_bad_job_before_the_first(command, workspace):
+    done = command("pipeline", "-m", "seed=1,-1")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: seed: got -1")
+    assert list(workspace.iterdir()) == []
+
+
+def test_job_folders_differ_and_are_safe_names():
+    names = ["seed=1", "seed=2", "mixture=[a,b]", "mixture=[a;b]", "+m={a: /x}", "x" * 200, ""]
+    paths = [job_folder("results", "e", name) for name in names]
+    assert len(set(paths)) == len(paths)
+    for path in paths:
+        assert path.parts[:2] == ("results", "multirun") and path.name == "e"
+        assert len(path.parts) == 4
+        assert len(path.parts[2]) < 100

@@ -1,0 +1,255 @@
+"""Figures: what they show, that they repeat byte for byte, and the quantiles behind one."""
+
+from dataclasses import replace
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from pipeline.plots import (
+    FIGURES,
+    Group,
+    cell_snapshots,
+    groups,
+    png_bytes,
+    snapshot_picture,
+    svg_bytes,
+)
+from pipeline.plots.group import parameters_of
+from pipeline.plots.snapshots import snapshot_rows
+from pipeline.plots.style import power_of_ten
+from pipeline.plots.summaries import OUTCOME_COLORS
+from pipeline.statistics import gap_quantiles
+from pipeline.tables import OUTCOMES
+from tests.factories import Study, make_study
+
+STUDY = (
+    "experiment=notebook",
+    "model=[free]",
+    "init=[random_points,kmeans_pp]",
+    "sample_sizes=[40,80]",
+    "replicates=6",
+    "starts=2",
+    "schedule=converge",
+    "schedule.max_iter=60",
+    "schedule.stop.tolerance=1e-2",
+)
+
+
+def groups_of(study: Study) -> list[Group]:
+    points = {cell.id: study.samples[cell.data_set][0] for cell in study.plan.cells}
+    return groups(study.plan, study.fits, study.traces, study.convergence, points)
+
+
+@pytest.fixture(scope="module")
+def notebook() -> Group:
+    (group,) = groups_of(make_study("experiment=notebook"))
+    return group
+
+
+@pytest.fixture(scope="module")
+def study() -> Group:
+    (group,) = groups_of(make_study(*STUDY))
+    return group
+
+
+def draw(group: Group, name: str) -> Figure | None:
+    return next(kind for kind in FIGURES if kind.name == name).draw(group)
+
+
+def line(figure: Figure, text: str, panel: int = 0) -> np.ndarray:
+    (found,) = [each for each in figure.axes[panel].lines if each.get_label() == text]
+    return np.asarray(found.get_xydata())
+
+
+@pytest.mark.parametrize("kind", FIGURES, ids=lambda kind: kind.name)
+def test_every_figure_is_drawn_labelled_and_repeats_to_the_byte(kind, study):
+    first, second = kind.draw(study), kind.draw(study)
+    assert svg_bytes(first) == svg_bytes(second)
+    assert png_bytes(first) == png_bytes(second)
+    assert b"<dc:date>" not in svg_bytes(first)
+    visible = [axes for axes in first.axes if axes.get_visible()]
+    assert any(axes.get_xlabel() for axes in visible)
+    assert first.legends
+    assert kind.title and kind.caption
+
+
+def test_drawing_ignores_and_keeps_the_users_settings(study):
+    plain = png_bytes(draw(study, "outcome_shares"))
+    with mpl.rc_context({"font.size": 25, "axes.facecolor": "red"}):
+        assert png_bytes(draw(study, "outcome_shares")) == plain
+        assert mpl.rcParams["font.size"] == 25
+
+
+def test_one_fit_has_no_distributions(notebook):
+    drawn = {kind.name for kind in FIGURES if kind.draw(notebook) is not None}
+    assert drawn == {"snapshots", "log_likelihood_trajectories", "parameter_trajectories"}
+
+
+def test_the_notebooks_pictures(notebook):
+    """Iterations 0, 3, 6, 9 on [-5, 5]; curves N_k, not halved; RdBu points, component 0 blue."""
+    figure = draw(notebook, "snapshots")
+    assert [axes.get_title().split(",")[0] for axes in figure.axes] == [
+        f"Iteration {t}" for t in (0, 3, 6, 9)
+    ]
+    trace = notebook.representative(notebook.cells[0]).set_index("iteration", drop=False)
+    points = notebook.points[notebook.cells[0].id]
+    for axes, t in zip(figure.axes, (0, 3, 6, 9), strict=True):
+        assert axes.get_xlim() == (-5.0, 5.0)
+        row = trace.loc[t]
+        assert f"{row['log_likelihood']:.3f}".replace("-", "\N{MINUS SIGN}") in axes.get_title()
+        true_0, true_1, fitted_0, fitted_1 = [
+            each for each in axes.lines if len(each.get_xdata()) > 2
+        ]
+        # The notebook's formulas, literally.
+        for curve, mean, scale in (
+            (true_0, 0.0, 2.0),
+            (true_1, 2.0, 1.0),
+            (fitted_0, row["mean_0"], row["scale_0"]),
+            (fitted_1, row["mean_1"], row["scale_1"]),
+        ):
+            x = curve.get_xdata()
+            normal = np.exp(-0.5 * ((x - mean) / scale) ** 2) / (scale * np.sqrt(2 * np.pi))
+            np.testing.assert_allclose(curve.get_ydata(), normal, rtol=1e-12)
+        assert true_0.get_linestyle() == "--" and true_0.get_alpha() == 0.5
+        (scatter,) = [each for each in axes.collections if len(each.get_offsets()) == 40]
+        density = [
+            np.exp(-0.5 * ((points - row[f"mean_{k}"]) / row[f"scale_{k}"]) ** 2)
+            / row[f"scale_{k}"]
+            for k in (0, 1)
+        ]
+        expected = mpl.colormaps["RdBu"](density[0] / (density[0] + density[1]))
+        np.testing.assert_allclose(scatter.get_facecolors(), expected, atol=0.011)
+        np.testing.assert_array_equal(scatter.get_offsets()[:, 0], points)
+
+
+def test_free_weights_are_drawn_as_weighted_densities(study):
+    row = study.representative(study.cells[0]).iloc[-1]
+    figure = snapshot_picture(None, row, 2, study.truth)
+    fitted = line(figure, "fitted component 0")
+    peak = row["weight_0"] / (row["scale_0"] * np.sqrt(2 * np.pi))
+    assert fitted[:, 1].max() == pytest.approx(peak, rel=1e-3)
+    assert figure.axes[0].get_ylabel() == "weight × density"
+
+
+def test_a_fit_that_stopped_early_is_shown_once_and_says_so():
+    trace = pd.DataFrame({"iteration": [0, 1, 2, 4, 7]})
+    rows = snapshot_rows(trace, [0, 3, 6, 9, 12])
+    # 3 and 6 were not recorded: the last rows before them; 9 and 12 lie beyond the end.
+    assert [(row["iteration"], stopped) for row, stopped in rows] == [
+        (0, False),
+        (2, False),
+        (4, False),
+        (7, True),
+    ]
+
+
+def test_cell_snapshots_name_the_iteration_shown(study):
+    cell = study.cells[0]
+    shown = [iteration for iteration, _ in cell_snapshots(study, cell)]
+    assert shown == [t for t in (0, 3, 6, 9) if t in set(study.representative(cell)["iteration"])]
+
+
+@pytest.mark.parametrize("n_components", [1, 3, 9])
+def test_pictures_of_any_number_of_components(n_components):
+    k = np.arange(n_components)
+    values = {"iteration": 4, "log_likelihood": -12.5}
+    for i in k:
+        values |= {f"weight_{i}": 1 / n_components, f"mean_{i}": float(i), f"scale_{i}": 0.5}
+    row = pd.Series(values)
+    points = np.linspace(-1, n_components, 1001)
+    figure = snapshot_picture(points, row, n_components, None)
+    colors = {each.get_color() for each in figure.axes[0].lines if "fitted" in each.get_label()}
+    assert len(colors) == n_components
+    (scatter,) = figure.axes[0].collections
+    assert len(scatter.get_offsets()) == 334
+    assert "every 3th" not in figure.axes[0].get_xlabel()
+    assert "1 in 3 points drawn" in figure.axes[0].get_xlabel()
+
+
+def test_collapsed_and_missing_components_do_not_stop_a_picture():
+    row = pd.Series(
+        {"iteration": 2, "log_likelihood": np.inf}
+        | {"weight_0": 0.5, "mean_0": 0.0, "scale_0": 0.0}
+        | {"weight_1": np.nan, "mean_1": np.nan, "scale_1": np.nan}
+    )
+    points = np.array([-1.0, 0.0, 1.0])
+    truth = parameters_of(pd.Series({"weight_0": 1.0, "mean_0": 0.0, "scale_0": 1.0}), 1)
+    assert png_bytes(snapshot_picture(points, row, 2, truth))
+    assert png_bytes(snapshot_picture(points, row, 2, None, stopped=True))
+
+
+def test_gap_quantiles_carry_stopped_fits_and_unrecorded_iterations():
+    traces = pd.DataFrame(
+        {
+            "replicate": [0, 0, 0, 1, 1, 2, 2, 3, 3],
+            "start": 0,
+            "iteration": [0, 2, 4, 0, 1, 0, 3, 0, 1],
+            "log_likelihood": [-10.0, -6.0, -5.0, -9.0, -2.0, -8.0, -7.0, -1.0, np.nan],
+        }
+    )
+    iterations = np.array([0, 1, 2, 3, 4, 50])
+    gaps = np.array([[5.0, 5, 1, 1, 0, 0], [7.0, 0, 0, 0, 0, 0], [1.0, 1, 1, 0, 0, 0]])
+    expected = np.quantile(gaps, [0.1, 0.5, 0.9], axis=0)
+    np.testing.assert_array_equal(gap_quantiles(traces, iterations), expected)
+    assert np.isnan(gap_quantiles(traces.iloc[:0], iterations)).all()
+
+
+def test_gap_profile_leaves_out_fits_without_a_trace():
+    (group,) = groups_of(make_study(*STUDY, "schedule.record_replicates=2", "init=[kmeans_pp]"))
+    cell = group.cells[0]
+    assert set(group.traces_of(cell)["replicate"]) == {0, 1}
+    curve = line(draw(group, "gap_profile"), "kmeans_pp")
+    recorded = group.traces_of(cell)
+    at_1 = recorded[recorded["iteration"] == 1].set_index(["replicate", "start"])["log_likelihood"]
+    last = recorded.groupby(["replicate", "start"])["log_likelihood"].last()
+    assert curve[curve[:, 0] == 1.0, 1] == pytest.approx((last - at_1).median())
+
+
+def test_iterations_distribution_ends_at_the_converged_share(study):
+    figure = draw(study, "iterations_distribution")
+    shares = []
+    for cell in study.cells:
+        outcomes = study.fits.loc[study.fits["cell"] == cell.id, "outcome"]
+        shares.append((outcomes == "converged").mean())
+        curve = line(figure, cell.init, panel=[40, 80].index(cell.sample_size))
+        assert curve[-1, 1] == pytest.approx(shares[-1])
+    assert min(shares) < 1, "the example must hold fits that did not converge"
+
+
+def test_outcome_bars_fill_the_whole_and_know_every_outcome(study):
+    assert set(OUTCOME_COLORS) == set(OUTCOMES)
+    bars = draw(study, "outcome_shares").axes[0].patches
+    widths = pd.Series([bar.get_width() for bar in bars])
+    places = [bar.get_y() for bar in bars]
+    np.testing.assert_allclose(widths.groupby(places).sum(), 1.0)
+
+
+def test_error_against_n_shows_the_table(study):
+    figure = draw(study, "error_against_n")
+    container = figure.axes[0].containers[0]
+    rows = study.convergence.query("init == 'random_points'").sort_values("sample_size")
+    np.testing.assert_array_equal(container[0].get_ydata(), rows["rmse_weight_0"])
+    bars = np.array([np.ptp(each[:, 1]) / 2 for each in container[2][0].get_segments()])
+    np.testing.assert_allclose(bars, rows["rmse_weight_0_mcse"])
+
+
+def test_a_fit_without_a_trace_is_left_out(study):
+    first = study.cells[0].id
+    traces = study.traces[study.traces["cell"] != first]
+    group = replace(study, traces=traces)
+    assert draw(group, "snapshots") is None
+    assert draw(group, "parameter_trajectories") is not None
+    nothing = replace(study, traces=study.traces.iloc[:0])
+    for kind in FIGURES:
+        figure = kind.draw(nothing)
+        assert figure is None or png_bytes(figure)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0, "0"), (0.05, "0.05"), (1.0, "1"), (1e4, "10000"), (1e-6, "10⁻⁶")]
+)
+def test_power_of_ten(value, text):
+    assert power_of_ten(value) == text

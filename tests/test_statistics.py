@@ -1,0 +1,420 @@
+"""Convergence statistics against naive recomputation, published formulas and simulation."""
+
+import dataclasses
+import io
+import json
+import math
+import statistics
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.plan import Cell, Plan, write_plan
+from pipeline.stages.aggregate import aggregate
+from pipeline.statistics import convergence, fit_columns
+
+OUTCOMES = [
+    "nonfinite",
+    "degenerate_scale",
+    "empty_component",
+    "log_likelihood_decreased",
+    "converged",
+    "max_iter",
+    "error",
+]
+TRUTH = {"weights": [0.25, 0.75], "means": [-1.0, 2.0], "scales": [0.5, 1.5]}
+FLAT_TRUTH = [0.25, 0.75, -1.0, 2.0, 0.5, 1.5]
+
+
+def cell(id_, n_components=2, replicates=1, starts=1, sample_size=50, observed=None):
+    return Cell(
+        id=id_,
+        data_set="data",
+        mixture=None if observed else "pair",
+        observed=observed,
+        model="free",
+        sample_size=sample_size,
+        init="random_points",
+        algorithm="em",
+        n_components=n_components,
+        replicates=replicates,
+        starts=starts,
+        start_key="0" * 32,
+        content="0" * 64,
+    )
+
+
+def plan_of(*cells):
+    config = {"mixture": {"pair": TRUTH}}
+    return Plan("study", "title", "question", {}, {}, config, (), cells)
+
+
+def names(n_components):
+    return [f"{part}_{k}" for part in ("weight", "mean", "scale") for k in range(n_components)]
+
+
+def random_fits(plan, seed=1):
+    """One row per fit with arbitrary values: all arithmetic must work on any of them."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for c in plan.cells:
+        for replicate in range(c.replicates):
+            for start in range(c.starts):
+                row = {
+                    "cell": c.id,
+                    "replicate": replicate,
+                    "start": start,
+                    "outcome": str(rng.choice(["converged", "max_iter"])),
+                    "n_iter": int(rng.integers(1, 500)),
+                    "log_likelihood": rng.normal(-100.0, 5.0),
+                }
+                rows.append(row | {name: rng.normal() for name in names(c.n_components)})
+    return pd.DataFrame(rows, columns=fit_columns(plan))
+
+
+def fits_of(plan, **columns):
+    """Fits of a plan in order, with some columns given and the truth elsewhere."""
+    fits = random_fits(plan)
+    for name, value in zip(names(2), FLAT_TRUTH, strict=True):
+        fits[name] = value
+    return fits.assign(outcome="converged", **columns)
+
+
+# An independent, slow, exact oracle: loops over fits and the standard library's rational sums.
+
+
+def replicate_means(rows, value):
+    means = []
+    for replicate in sorted({row["replicate"] for row in rows}):
+        values = [value(row) for row in rows if row["replicate"] == replicate]
+        means.append(statistics.mean(values))
+    return means
+
+
+def mean_and_mcse(values):
+    if not values:
+        return math.nan, math.nan
+    if len(values) == 1:
+        return values[0], math.nan
+    return statistics.mean(values), statistics.stdev(values) / math.sqrt(len(values))
+
+
+def quantile(values, q):
+    values = sorted(values)
+    place = q * (len(values) - 1)
+    low = math.floor(place)
+    high = min(low + 1, len(values) - 1)
+    return values[low] + (place - low) * (values[high] - values[low])
+
+
+def is_finite(row, n_components):
+    return all(math.isfinite(row[name]) for name in ["log_likelihood", *names(n_components)])
+
+
+def naive(fits, plan):
+    rows = []
+    most = max(c.n_components for c in plan.cells)
+    for c in plan.cells:
+        mine = [row for row in fits.to_dict("records") if row["cell"] == c.id]
+        finite = [row for row in mine if is_finite(row, c.n_components)]
+        out = {
+            "cell": c.id,
+            "mixture": c.mixture,
+            "observed": c.observed,
+            "model": c.model,
+            "sample_size": c.sample_size,
+            "init": c.init,
+            "algorithm": c.algorithm,
+            "replicates": c.replicates,
+            "starts": c.starts,
+            "n_fits": len(mine),
+        }
+        for outcome in OUTCOMES:
+            out[f"n_{outcome}"] = sum(row["outcome"] == outcome for row in mine)
+        shares = replicate_means(mine, lambda row: float(row["outcome"] == "converged"))
+        p = statistics.mean(shares)
+        out["converged_share"] = p
+        squares = sum((share - p) ** 2 for share in shares)
+        out["converged_share_mcse"] = (
+            math.sqrt(squares) / len(shares) if len(shares) > 1 else math.nan
+        )
+        for name, q in (("median", 0.5), ("q10", 0.1), ("q90", 0.9)):
+            out[f"n_iter_{name}"] = quantile([row["n_iter"] for row in mine], q)
+        out["n_finite"] = len(finite)
+        mean, mcse = mean_and_mcse(replicate_means(finite, lambda row: row["log_likelihood"]))
+        out["log_likelihood_mean"], out["log_likelihood_mean_mcse"] = mean, mcse
+        out["mean_log_likelihood"] = mean / c.sample_size
+        out["mean_log_likelihood_mcse"] = mcse / c.sample_size
+        known = dict(zip(names(2), FLAT_TRUTH, strict=True))
+        for name in names(most):
+            fields = [f"true_{name}"]
+            fields += [f"{kind}_{name}{end}" for kind in ("bias", "rmse") for end in ("", "_mcse")]
+            out |= dict.fromkeys(fields, math.nan)
+            if c.mixture is None or c.n_components != 2 or name not in known:
+                continue
+            true = known[name]
+            bias = replicate_means(finite, lambda row, n=name, t=true: row[n] - t)
+            mse, mse_mcse = mean_and_mcse(
+                replicate_means(finite, lambda row, n=name, t=true: (row[n] - t) ** 2)
+            )
+            rmse = math.sqrt(mse)
+            out |= dict(
+                zip(
+                    fields,
+                    (true, *mean_and_mcse(bias), rmse, mse_mcse / (2 * rmse)),
+                    strict=True,
+                )
+            )
+        rows.append(out)
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture
+def varied():
+    """Several starts, a model of another size, observed data, one replicate, every failure."""
+    plan = plan_of(
+        cell("zebra", replicates=9, starts=3),
+        cell("larger", n_components=3, replicates=4, sample_size=7),
+        cell("real", replicates=1, starts=5, observed="real", sample_size=272),
+        cell("alone", replicates=1, starts=2),
+    )
+    fits = random_fits(plan)
+    for row, outcome in enumerate(OUTCOMES):
+        fits.loc[row, "outcome"] = outcome
+    fits.loc[2, ["weight_0", "mean_1"]] = math.nan  # one start of a replicate
+    fits.loc[6:8, ["mean_0", "log_likelihood"]] = math.nan  # all starts of a replicate
+    fits.loc[10, "scale_1"] = math.inf
+    fits.loc[13, "log_likelihood"] = -math.inf
+    return fits, plan
+
+
+def test_every_statistic_equals_a_naive_loop(varied):
+    got, expected = convergence(*varied), naive(*varied)
+    assert list(got.columns) == list(expected.columns)
+    pd.testing.assert_frame_equal(got, expected, check_dtype=False, rtol=1e-13, atol=0)
+
+
+def test_types_and_labels(varied):
+    got = convergence(*varied)
+    text = ["cell", "mixture", "observed", "model", "init", "algorithm"]
+    assert [str(got[name].dtype) for name in text] == ["str"] * 6
+    counts = [f"n_{name}" for name in ["fits", *OUTCOMES, "finite"]]
+    whole = ["sample_size", "replicates", "starts", *counts]
+    assert [str(got[name].dtype) for name in whole] == ["int64"] * len(whole)
+    assert {str(t) for t in got.drop(columns=text + whole).dtypes} == {"float64"}
+    assert got["cell"].tolist() == ["zebra", "larger", "real", "alone"]  # the plan's order
+    assert got["mixture"].isna().tolist() == [False, False, True, False]
+    assert got["observed"].isna().tolist() == [True, True, False, True]
+
+
+def test_every_outcome_is_counted_and_only_converged_is_convergence():
+    plan = plan_of(cell("c", replicates=28))
+    planted = [name for count, name in enumerate(OUTCOMES, 1) for _ in range(count)]
+    row = convergence(fits_of(plan).assign(outcome=planted), plan).iloc[0]
+    assert [row[f"n_{name}"] for name in OUTCOMES] == [1, 2, 3, 4, 5, 6, 7]
+    assert row["n_fits"] == row["n_finite"] == 28
+    assert row["converged_share"] == 5 / 28
+
+
+# Morris et al. (2019), Section 5.3: 0.95 coverage from 1600 repetitions has MCSE 0.00545, and the
+# worst case p = 0.5 needs 10,000 for 0.005.
+@pytest.mark.parametrize(
+    ("replicates", "successes", "mcse"),
+    [(1600, 1520, 0.0054486), (10_000, 5000, 0.005), (100, 100, 0.0), (4, 2, 0.25)],
+)
+def test_share_has_the_binomial_error_for_one_start(replicates, successes, mcse):
+    plan = plan_of(cell("c", replicates=replicates))
+    outcome = ["converged"] * successes + ["max_iter"] * (replicates - successes)
+    row = convergence(fits_of(plan).assign(outcome=outcome), plan).iloc[0]
+    assert row["converged_share"] == successes / replicates
+    assert row["converged_share_mcse"] == pytest.approx(mcse, rel=1e-5)
+
+
+def test_bias_and_rmse_of_errors_three_and_four():
+    plan = plan_of(cell("c", replicates=2))
+    row = convergence(fits_of(plan, mean_1=[2.0 + 3.0, 2.0 - 4.0]), plan).iloc[0]
+    assert row["bias_mean_1"] == -0.5
+    assert row["bias_mean_1_mcse"] == pytest.approx(3.5)  # sd(3, -4) = 7 / sqrt(2)
+    assert row["rmse_mean_1"] == pytest.approx(math.sqrt(12.5))
+    # sd(9, 16) / sqrt(2) = 3.5 is the error of the MSE.
+    assert row["rmse_mean_1_mcse"] == pytest.approx(3.5 / (2 * math.sqrt(12.5)))
+
+
+def test_parameter_fixed_at_its_truth_has_neither_error_nor_uncertainty():
+    plan = plan_of(cell("c", replicates=3))
+    row = convergence(fits_of(plan), plan).iloc[0]
+    for kind in ("bias", "bias_mcse", "rmse", "rmse_mcse"):
+        statistic, _, end = kind.partition("_")
+        assert row[f"{statistic}_weight_0{'_' + end if end else ''}"] == 0.0
+
+
+def test_copies_of_a_start_add_no_precision():
+    one, ten = (plan_of(cell("c", replicates=6, starts=starts)) for starts in (1, 10))
+    fits = random_fits(one)
+    copies = pd.concat([fits.assign(start=start) for start in range(10)])
+    got, expected = convergence(copies, ten), convergence(fits, one)
+    differ = ["starts", "n_fits", "n_finite", *(f"n_{name}" for name in OUTCOMES)]
+    # Quantiles of copied values interpolate elsewhere; they have no error to be fooled.
+    differ += ["n_iter_q10", "n_iter_q90", "n_iter_median"]
+    pd.testing.assert_frame_equal(
+        got.drop(columns=differ), expected.drop(columns=differ), rtol=1e-12
+    )
+    assert got["n_fits"].item() == 60
+
+
+def test_unfinished_fits_count_with_the_iterations_they_ran():
+    plan = plan_of(cell("c", replicates=3))
+    fits = fits_of(plan, n_iter=[10, 20, 5000]).assign(
+        outcome=["converged", "converged", "max_iter"]
+    )
+    row = convergence(fits, plan).iloc[0]
+    assert row["n_iter_median"] == 20.0
+    assert row["n_iter_q90"] == pytest.approx(20 + 0.8 * 4980)
+
+
+def test_errors_keep_their_digits_far_from_zero():
+    truth = TRUTH | {"means": [1e8, 2e8]}
+    plan = dataclasses.replace(
+        plan_of(cell("c", replicates=4)), config={"mixture": {"pair": truth}}
+    )
+    offset = np.array([1.0, -1.0, 2.0, 2.0]) * 2.0**-20  # exact beside 1e8
+    row = convergence(fits_of(plan, mean_0=1e8 + offset), plan).iloc[0]
+    assert row["bias_mean_0"] == 2.0**-20
+    assert row["bias_mean_0_mcse"] == pytest.approx(math.sqrt(2.0) / 2 * 2.0**-20, rel=1e-14)
+
+
+def test_one_replicate_has_no_standard_error(varied):
+    got = convergence(*varied).set_index("cell")
+    errors = [name for name in got.columns if name.endswith("_mcse")]
+    assert got.loc[["real", "alone"], errors].isna().all(axis=None)
+    assert math.isfinite(got.loc["alone", "rmse_mean_0"])
+
+
+def test_replicates_that_are_all_failures_but_one_have_no_standard_error():
+    plan = plan_of(cell("c", replicates=3))
+    row = convergence(fits_of(plan, mean_0=[0.0, math.nan, math.inf]), plan).iloc[0]
+    assert row["n_finite"] == 1
+    assert row["bias_mean_0"] == 1.0
+    assert np.isnan(row["bias_mean_0_mcse"])
+    assert np.isnan(row["rmse_mean_0_mcse"])
+    assert row["converged_share_mcse"] == 0.0  # all three have an outcome
+
+
+def test_cell_without_a_finite_fit_or_without_a_fit_at_all():
+    plan = plan_of(cell("none", replicates=2), cell("broken", replicates=2))
+    fits = fits_of(plan, mean_0=math.nan)
+    got = convergence(fits[fits["cell"] == "broken"], plan).set_index("cell")
+    assert got["n_fits"].tolist() == [0, 2]
+    assert got["n_converged"].tolist() == [0, 2]
+    assert got["n_finite"].tolist() == [0, 0]
+    assert got["log_likelihood_mean"].isna().all()
+    assert got["bias_mean_1"].isna().all()
+    assert got["true_mean_1"].tolist() == [2.0, 2.0]
+
+
+def test_fits_of_a_cell_that_is_not_in_the_plan_are_refused():
+    plan = plan_of(cell("c"))
+    with pytest.raises(ValueError, match="cell: got 'old'"):
+        convergence(fits_of(plan).assign(cell="old"), plan)
+
+
+def test_order_of_rows_changes_no_byte(varied):
+    fits, plan = varied
+    expected = parquet(convergence(fits, plan))
+    for seed in range(5):
+        shuffled = fits.sample(frac=1.0, random_state=seed)
+        assert parquet(convergence(shuffled, plan)) == expected
+
+
+def parquet(table):
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False)
+    return buffer.getvalue()
+
+
+def test_standard_errors_are_the_spread_over_repeated_studies():
+    """The mean squared MCSE must be the variance of the statistic over independent studies.
+
+    Starts of a replicate share its data, so their errors are strongly correlated: taking fits for
+    replicates would understate the variance almost threefold here.
+    """
+    studies, replicates, starts = 400, 60, 3
+    rng = np.random.default_rng(20240229)
+    plan = plan_of(*(cell(f"c{i}", replicates=replicates, starts=starts) for i in range(studies)))
+    shared = rng.normal(size=(studies, replicates, 1))
+    error = (shared + 0.2 * rng.normal(size=(studies, replicates, starts))).ravel()
+    shape = (studies, replicates, starts)
+    index = [grid.ravel() for grid in np.indices(shape)]
+    fits = pd.DataFrame(
+        {
+            "cell": [f"c{i}" for i in index[0]],
+            "replicate": index[1],
+            "start": index[2],
+            "outcome": np.where(error > -0.5, "converged", "max_iter"),
+            "n_iter": 1,
+            "log_likelihood": -100.0 + 3.0 * error,
+        }
+    ).assign(**dict(zip(names(2), FLAT_TRUTH, strict=True)))
+    got = convergence(fits.assign(mean_0=-1.0 + 0.3 + error), plan)
+    for name in ("converged_share", "log_likelihood_mean", "bias_mean_0", "rmse_mean_0"):
+        claimed = (got[f"{name}_mcse"] ** 2).mean()
+        actual = got[name].var(ddof=1)
+        # A variance from m normal values has relative standard error sqrt(2 / (m - 1)).
+        assert abs(claimed / actual - 1.0) < 4.0 * math.sqrt(2.0 / (studies - 1)), name
+    # And the estimates are unbiased: 0.3 is what was planted.
+    standard_error = math.sqrt(1.0 + 0.2**2 / starts) / math.sqrt(studies * replicates)
+    assert abs(got["bias_mean_0"].mean() - 0.3) < 4.0 * standard_error
+
+
+@pytest.fixture
+def folder(varied, tmp_path):
+    fits, plan = varied
+    write_plan(plan, tmp_path)
+    (tmp_path / "fits").mkdir()
+    fits.to_parquet(tmp_path / "fits" / "part.parquet", index=False)
+    return tmp_path
+
+
+def test_aggregate_writes_the_same_table_twice(varied, folder):
+    aggregate(folder)
+    expected = convergence(*varied)
+    pd.testing.assert_frame_equal(pd.read_parquet(folder / "convergence.parquet"), expected)
+    # Full precision: reading the decimals gives the same numbers, to the last bit.
+    read = pd.read_csv(folder / "convergence.csv")
+    pd.testing.assert_frame_equal(read, expected, check_exact=True)
+    first = (folder / "convergence.csv").read_text().splitlines()[1]
+    assert first.startswith("zebra,pair,,free,50,random_points,em,9,3,27,")
+
+
+def test_aggregate_is_deterministic_and_leaves_nothing_behind(varied, folder):
+    aggregate(folder)
+    files = ["convergence.csv", "convergence.parquet", "metrics.json"]
+    before = [(folder / name).read_bytes() for name in files]
+    shuffled = varied[0].sample(frac=1.0, random_state=3)
+    shuffled.to_parquet(folder / "fits" / "part.parquet", index=False)
+    aggregate(folder)
+    assert [(folder / name).read_bytes() for name in files] == before
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*files, "fits", "plan.yaml"])
+
+
+def test_metrics_are_plain_numbers_without_missing_ones(varied, folder):
+    aggregate(folder)
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    text = (folder / "metrics.json").read_text()
+    metrics = json.loads(text, parse_constant=refuse)
+    assert text == json.dumps(metrics, indent=2, sort_keys=True) + "\n"
+    fits, plan = varied
+    table = convergence(fits, plan)
+    assert metrics["n_cells"] == len(plan.cells)
+    assert metrics["n_fits"] == len(fits)
+    for outcome in OUTCOMES:
+        assert metrics[f"n_{outcome}"] == (fits["outcome"] == outcome).sum()
+    assert metrics["converged_share"] == (fits["outcome"] == "converged").mean()
+    assert metrics["n_iter_median_largest"] == table["n_iter_median"].max()
+    assert metrics["n_iter_median_smallest"] == table["n_iter_median"].min()
+    known = [table[f"rmse_mean_{k}"].dropna() for k in range(2)]
+    assert metrics["rmse_mean"] == pytest.approx(pd.concat(known).mean(), rel=1e-14)

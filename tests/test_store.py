@@ -1,0 +1,97 @@
+"""The store: what is missing, what is damaged, and rows whatever the blocks."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.store import (
+    Block,
+    assembled,
+    missing_blocks,
+    read_table,
+    stored_blocks,
+    write_block,
+)
+
+STARTS = 2
+
+
+@st.composite
+def rectangles(draw):
+    first, stop = sorted(draw(st.lists(st.integers(0, 30), min_size=2, max_size=2, unique=True)))
+    low, high = sorted(draw(st.lists(st.integers(0, 5), min_size=2, max_size=2, unique=True)))
+    return Block(first, stop, low, high)
+
+
+@given(st.integers(1, 25), st.integers(1, 4), st.lists(rectangles(), max_size=4), st.integers(1, 9))
+def test_missing_blocks_complete_a_cell_exactly_once(replicates, starts, stored, size):
+    times = np.zeros((40, 8), int)
+    for block in stored:
+        times[block.first : block.stop, block.first_start : block.stop_start] = 1
+    for block in missing_blocks(replicates, starts, stored, size):
+        assert 0 <= block.first < block.stop <= replicates
+        assert 0 <= block.first_start < block.stop_start <= starts
+        assert block.stop - block.first <= size
+        assert block.n_fits == (block.stop - block.first) * (block.stop_start - block.first_start)
+        times[block.first : block.stop, block.first_start : block.stop_start] += 1
+    assert (times[:replicates, :starts] == 1).all()
+
+
+def rows_of(block: Block) -> tuple[pa.Table, pa.Table]:
+    pairs = [
+        (replicate, start)
+        for replicate in range(block.first, block.stop)
+        for start in range(block.first_start, block.stop_start)
+    ]
+    replicates, starts = np.array(pairs).T
+    fits = pa.table({"replicate": replicates, "start": starts, "value": replicates * 10 + starts})
+    twice = {"replicate": replicates.repeat(2), "start": starts.repeat(2)}
+    traces = pa.table({**twice, "iteration": np.tile([0, 1], len(pairs))})
+    return fits, traces
+
+
+def store(folder: Path, *blocks: Block) -> None:
+    for block in blocks:
+        write_block(folder, block, *rows_of(block))
+
+
+def test_rows_come_in_order_whatever_the_blocks(tmp_path: Path):
+    layouts = {
+        "one": [Block(0, 10, 0, STARTS)],
+        "grown": [Block(0, 4, 0, 1), Block(4, 12, 0, 1), Block(0, 5, 1, 3), Block(5, 12, 1, 3)],
+    }
+    for name, blocks in layouts.items():
+        folder = tmp_path / "key=value" / name
+        store(folder, *blocks)
+        assert sorted(stored_blocks(folder)) == sorted(blocks)
+        for table, expected in zip(("fits", "traces"), rows_of(Block(0, 10, 0, 2)), strict=True):
+            parts = assembled(folder, stored_blocks(folder), 10, STARTS, table, size=3)
+            assert pa.concat_tables(parts).equals(expected)
+
+
+@pytest.mark.parametrize("table", ["fits", "traces"])
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "gone"])
+def test_a_damaged_block_is_told_and_left_out(tmp_path: Path, caplog, table: str, damage: str):
+    good, bad = Block(0, 3, 0, STARTS), Block(3, 6, 0, STARTS)
+    store(tmp_path, good, bad)
+    (path,) = tmp_path.glob(f"r3-6-*.{table}.parquet")
+    content = bytearray(path.read_bytes())
+    if damage == "gone":
+        path.unlink()
+    elif damage == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    else:
+        # A byte of the first columns' data, which only a checksum betrays.
+        content[len(content) // 8] ^= 0xFF
+        path.write_bytes(content)
+    assert stored_blocks(tmp_path) == [good]
+    if not (damage == "gone" and table == "fits"):
+        assert "damaged" in caplog.text
+    assert list(missing_blocks(6, STARTS, stored_blocks(tmp_path), 9)) == [bad]
+    store(tmp_path, bad)
+    assert stored_blocks(tmp_path) == [good, bad]
+    assert read_table(tmp_path, bad, "fits").equals(rows_of(bad)[0])

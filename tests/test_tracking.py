@@ -1,0 +1,379 @@
+"""The runs in MLflow against the files they mirror, through MLflow's own client."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from pipeline.errors import TrackingError
+from pipeline.plan import write_plan
+from pipeline.stages.track import LINKS, links_page, track
+from pipeline.tables import FITS, TRACES, part_name
+from pipeline.tracking import Tracked
+from tests.conftest import ROOT
+from tests.factories import Study, make_study
+
+# What MLflow itself does with its libraries is not this project's.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow")
+
+OVERRIDES = (
+    "mixture=[overlap_low]",
+    "model=[free]",
+    "init=[random_points,kmeans_pp]",
+    "replicates=3",
+    "schedule.max_iter=30",
+    "schedule.snapshots=[0,3,17]",
+)
+
+
+@pytest.fixture(scope="session")
+def study() -> Study:
+    return make_study(*OVERRIDES)
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make one database, which takes seconds; tests start from copies."""
+    from pipeline.tracking import _create
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    _create(path, path.parent / "mlartifacts")
+    return path
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Path) -> Path:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(empty_database, "mlflow.db")
+    return tmp_path
+
+
+def laid_out(study: Study, folder: Path) -> Path:
+    """Write the files that `track` reads, with plain pictures."""
+    plan = study.plan
+    write_plan(plan, folder)
+    for name, table in ((FITS, study.fits), (TRACES, study.traces)):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for index, cell in enumerate(plan.cells):
+            part = table[table["cell"] == cell.id]
+            part.to_parquet(folder / name / part_name(index, cell), index=False)
+    study.convergence.to_parquet(folder / "convergence.parquet", index=False)
+    pictures = folder / "figures" / "snapshots"
+    pictures.mkdir(parents=True, exist_ok=True)
+    for cell in plan.cells:
+        for iteration in plan.config["schedule"]["snapshots"]:
+            colour = (iteration, 2 * iteration, 3 * iteration)
+            path = pictures / f"{cell.id}-{iteration:06d}.png"
+            Image.new("RGB", (30, 20), colour).save(path)
+    for name in ("overlap_low-free-gap", "overlap_low-other-gap", "overlap-free-gap", "summary"):
+        Image.new("RGB", (30, 20)).save(folder / "figures" / f"{name}.png")
+    (folder / "report.html").write_text("<p>report</p>")
+    return folder
+
+
+def with_tracking(study: Study, **settings) -> Study:
+    config = study.plan.config
+    tracking = config["tracking"] | settings
+    return replace(study, plan=replace(study.plan, config=config | {"tracking": tracking}))
+
+
+def client(path="mlflow.db"):
+    from mlflow import MlflowClient
+
+    return MlflowClient(f"sqlite:///{Path(path).absolute()}")
+
+
+def stored(path="mlflow.db") -> dict:
+    """Return the active runs by (results folder, cell)."""
+    store = client(path)
+    experiment = store.get_experiment_by_name("notebook")
+    runs = store.search_runs([experiment.experiment_id])
+    keyed = {(run.data.tags["results"], run.data.tags["cell"]): run for run in runs}
+    assert len(keyed) == len(runs)
+    return keyed
+
+
+def history(run, name: str) -> dict[int, float]:
+    return {each.step: each.value for each in client().get_metric_history(run.info.run_id, name)}
+
+
+def artifacts(run, folder: str | None = None) -> list[str]:
+    return [each.path for each in client().list_artifacts(run.info.run_id, folder)]
+
+
+def test_a_run_shows_its_cell(workspace, study):
+    folder = laid_out(study, Path("results/notebook"))
+    track(folder)
+    runs = stored()
+    assert {cell for _, cell in runs} == {cell.id for cell in study.plan.cells}
+    for cell in study.plan.cells:
+        run = runs["results/notebook", cell.id]
+        assert run.info.status == "FINISHED"
+        rows = study.traces.query("cell == @cell.id and replicate == 0 and start == 0")
+        for name in ("weight_0", "weight_1", "mean_0", "mean_1", "scale_0", "scale_1"):
+            wanted = dict(zip(rows["iteration"], rows[name], strict=True))
+            assert history(run, f"params/{name}") == wanted
+        wanted = dict(zip(rows["iteration"], rows["log_likelihood"], strict=True))
+        assert history(run, "log_likelihood/representative") == wanted
+        row = study.convergence.set_index("cell").loc[cell.id]
+        assert run.data.metrics["n_iter/median"] == row["n_iter_median"]
+        assert run.data.metrics["statistics/rmse_mean_0"] == row["rmse_mean_0"]
+        assert np.isfinite(list(run.data.metrics.values())).all()
+        assert run.data.params["init"] == cell.init
+        assert run.data.params["config/mixture/means"] == "[-2.0, 2.0]"
+        assert study.plan.question in run.data.tags["mlflow.note.content"]
+        data_set = run.inputs.dataset_inputs[0].dataset
+        assert data_set.name == cell.data_set
+        assert study.plan.data_set(cell).key.startswith(data_set.digest)
+        assert "results/notebook/samples/overlap_low-n40.npy" in data_set.source
+
+
+def test_pictures_have_the_iteration_as_step(workspace, study):
+    track(laid_out(study, Path("results/notebook")))
+    for run in stored().values():
+        figures = ["figures/overlap_low-free-gap.png", "figures/summary.png"]
+        assert artifacts(run, "figures") == figures
+        assert "report.html" in artifacts(run)
+        images = [path for path in artifacts(run, "images") if path.endswith(".png")]
+        assert sorted(int(path.split("+")[2]) for path in images) == [0, 3, 17]
+        for path in images:
+            iteration = int(path.split("+")[2])
+            local = client().download_artifacts(run.info.run_id, path)
+            with Image.open(local) as picture:
+                assert picture.getpixel((0, 0)) == (iteration, 2 * iteration, 3 * iteration)
+
+
+def test_tracking_again_changes_nothing(workspace, study):
+    folder = laid_out(study, Path("results/notebook"))
+    track(folder)
+    before = {key: run.to_dictionary() for key, run in stored().items()}
+    links = (folder / LINKS).read_text()
+    track(folder)
+    assert {key: run.to_dictionary() for key, run in stored().items()} == before
+    assert (folder / LINKS).read_text() == links
+
+
+def test_the_database_can_be_deleted(workspace, study):
+    folder = laid_out(study, Path("results/notebook"))
+    track(folder)
+
+    def shown() -> dict:
+        return {
+            key: (run.data.metrics, run.data.params, run.data.tags, run.info.run_name)
+            for key, run in stored().items()
+        }
+
+    before = shown()
+    client()._tracking_client.store._dispose_engine()
+    Path("mlflow.db").unlink()
+    shutil.rmtree("mlartifacts")
+    track(folder)
+    after = shown()
+    assert after == before
+    assert {path.name for path in workspace.glob("mlflow.db*")} == {"mlflow.db", "mlflow.db.lock"}
+
+
+def test_new_content_replaces_the_run_of_its_cell_alone(workspace, study):
+    folder = laid_out(study, Path("results/notebook"))
+    track(folder)
+    before = stored()
+    first, second = study.plan.cells
+    Image.new("RGB", (30, 20), "red").save(
+        folder / "figures" / "snapshots" / f"{first.id}-000003.png"
+    )
+    track(folder)
+    after = stored()
+    key, other = ("results/notebook", first.id), ("results/notebook", second.id)
+    assert after[key].info.run_id != before[key].info.run_id
+    assert after[other].info.run_id == before[other].info.run_id
+    assert client().get_run(before[key].info.run_id).info.lifecycle_stage == "deleted"
+
+    cells = (replace(first, content="0" * 64), second)
+    laid_out(replace(study, plan=replace(study.plan, cells=cells)), folder)
+    track(folder)
+    assert stored()[key].info.run_id not in {before[key].info.run_id, after[key].info.run_id}
+
+
+def test_a_half_written_run_is_replaced(workspace, study, monkeypatch):
+    folder = laid_out(study, Path("results/notebook"))
+    from mlflow import MlflowClient
+
+    def interrupted(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "log_artifact", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            track(folder)
+    half = stored()
+    assert [run.info.status for run in half.values()] == ["RUNNING"]
+    track(folder)
+    whole = stored()
+    assert [run.info.status for run in whole.values()] == ["FINISHED"] * 2
+    assert not {run.info.run_id for run in half.values()} & {r.info.run_id for r in whole.values()}
+
+
+def test_the_runs_of_cells_that_are_no_more_are_deleted(workspace, study):
+    folder = laid_out(study, Path("results/notebook"))
+    track(folder)
+    before = stored()
+    kept = study.plan.cells[1]
+    plan = replace(study.plan, cells=(kept,))
+    fits, traces = (table[table["cell"] == kept.id] for table in (study.fits, study.traces))
+    laid_out(Study(plan, study.samples, fits, traces), folder)
+    track(folder)
+    after = stored()
+    assert list(after) == [("results/notebook", kept.id)]
+    (run,) = after.values()
+    assert run.data.tags["cell"] == kept.id
+    assert run.info.run_name == "overlap_low n40"
+    assert run.info.run_id == before["results/notebook", kept.id].info.run_id
+
+
+def test_folders_do_not_touch_each_others_runs(workspace, study):
+    one = laid_out(study, Path("results/multirun/0/notebook"))
+    two = laid_out(study, Path("it's another/notebook").absolute())
+    track(one)
+    before = stored()
+    track(two)
+    after = stored()
+    assert {folder for folder, _ in after} == {
+        "results/multirun/0/notebook",
+        "it's another/notebook",
+    }
+    assert all(after[key].info.run_id == run.info.run_id for key, run in before.items())
+    assert len(after) == 2 * len(before)
+
+
+def test_two_processes_may_be_the_first_at_once(tmp_path, monkeypatch, study):
+    monkeypatch.chdir(tmp_path)
+    folders = [laid_out(study, Path(f"results/{k}/notebook")) for k in range(2)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    line = [sys.executable, "-m", "pipeline.stages.track"]
+    processes = [
+        subprocess.Popen([*line, folder], env=environment, stderr=subprocess.PIPE, text=True)
+        for folder in folders
+    ]
+    told = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], told
+    assert {folder for folder, _ in stored()} == {"results/0/notebook", "results/1/notebook"}
+
+
+def test_steps_are_thinned_but_for_snapshots(workspace, study):
+    track(laid_out(with_tracking(study, max_steps=8), Path("results/notebook")))
+    for run in stored().values():
+        for name in ("params/mean_0", "log_likelihood/representative", "log_likelihood_gap/median"):
+            steps = set(history(run, name))
+            assert len(steps) <= 8
+            assert {0, 3, 17, 30} <= steps
+
+
+def test_only_recorded_trajectories_make_the_gap(workspace):
+    study = make_study(*OVERRIDES, "schedule.record_replicates=2")
+    track(laid_out(study, Path("results/notebook")))
+    for (_, cell), run in stored().items():
+        rows = study.traces[(study.traces["cell"] == cell) & (study.traces["replicate"] < 2)]
+        likelihoods = rows.pivot(index="iteration", columns="replicate", values="log_likelihood")
+        wanted = (likelihoods.iloc[-1] - likelihoods).median(axis=1).to_dict()
+        assert history(run, "log_likelihood_gap/median") == pytest.approx(wanted)
+
+
+def test_a_moved_store_gets_a_new_experiment(workspace, study, monkeypatch):
+    track(laid_out(study, Path("results/notebook")))
+    before = stored()
+    moved = workspace / "moved"
+    moved.mkdir()
+    for name in ("mlflow.db", "mlartifacts", "results"):
+        shutil.copytree(name, moved / name) if Path(name).is_dir() else shutil.copy(name, moved)
+    monkeypatch.chdir(moved)
+    track(Path("results/notebook"))
+    after = stored()
+    assert after.keys() == before.keys()
+    for run in after.values():
+        assert str(moved) in run.info.artifact_uri
+        assert len(artifacts(run, "images")) == 6
+
+
+def test_no_backend_no_store(tmp_path, monkeypatch, study):
+    monkeypatch.chdir(tmp_path)
+    track(laid_out(with_tracking(study, backend="none"), Path("results/notebook")))
+    assert [path.name for path in tmp_path.iterdir()] == ["results"]
+    assert not (tmp_path / "results" / "notebook" / LINKS).exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "part"),
+    [
+        ({"backend": "server", "uri": "http://127.0.0.1:9"}, "http://127.0.0.1:9"),
+        ({"backend": "sqlite", "uri": "sqlite:///text.db"}, "sqlite:///text.db"),
+        ({"backend": "sqlite", "uri": "sqlite://"}, "sqlite:///file.db"),
+    ],
+    ids=["no server", "not a database", "no file"],
+)
+def test_an_unusable_store_is_told_in_one_line(tmp_path, monkeypatch, study, settings, part):
+    monkeypatch.chdir(tmp_path)
+    Path("text.db").write_text("This is a text, and a text is not a database." * 100)
+    folder = laid_out(with_tracking(study, **settings), Path("results/notebook"))
+    with pytest.raises(TrackingError) as caught:
+        track(folder)
+    message = str(caught.value)
+    assert part in message
+    assert "python -m pipeline.stages.track results/notebook" in message
+    assert "\n" not in message
+
+
+class Links(HTMLParser):
+    """Collect the links of a page and their texts."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: dict[str, str] = {}
+        self.address = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        """Remember where a link leads."""
+        self.address = dict(attributes).get("href", "") if tag == "a" else ""
+
+    def handle_data(self, data):
+        """Take the text of a link."""
+        if self.address:
+            self.found[data] = self.address
+            self.address = ""
+
+
+def test_links_lead_from_cells_to_runs(workspace, study):
+    folder = laid_out(study, Path("results/notebook"))
+    track(folder)
+    links = Links((folder / LINKS).read_text()).found
+    for (_, cell), run in stored().items():
+        assert f"/runs/{run.info.run_id}" in links[cell]
+        assert links[cell].startswith("http://127.0.0.1:5000/#/experiments/")
+
+
+def test_titles_are_text_on_the_page_of_links(study):
+    plan = replace(study.plan, title="<script>&")
+    page = links_page(plan, Tracked("http://x/", {"a<b": "http://x/?a=1&b=2"}, 0, 1, 0))
+    assert "<script>" not in page
+    assert Links(page).found["a<b"] == "http://x/?a=1&b=2"
+
+
+def test_statistics_decide_the_content(workspace, study):
+    folder = laid_out(study, Path("results/notebook"))
+    track(folder)
+    before = stored()
+    table = pd.read_parquet(folder / "convergence.parquet")
+    table.loc[0, "bias_mean_0"] += 1e-12
+    table.to_parquet(folder / "convergence.parquet", index=False)
+    track(folder)
+    after = stored()
+    changed = [key for key, run in after.items() if run.info.run_id != before[key].info.run_id]
+    assert changed == [("results/notebook", table.loc[0, "cell"])]
