@@ -32,7 +32,7 @@ check: setup  ## lint, types, import contract
 
 ui: setup  ## the MLflow UI on http://127.0.0.1:5000
 	mlflow server --backend-store-uri sqlite:///mlflow.db --artifacts-destination mlartifacts \
-	  --host 127.0.0.1 --port 5000
+	  --host 127.0.0.1 --port 5000 --workers 1
 
 setup: $(INSTALLED)
 

@@ -57,8 +57,11 @@ class Fits(NamedTuple):
 
 
 def geometric_iterations(max_iter: int) -> NDArray[np.int64]:
-    """Return 0 and the distinct round(2^(j/8)) up to ``max_iter``: dense, then 9 % apart."""
-    rounded = (round(2 ** (j / 8)) for j in range(8 * max(1, max_iter).bit_length() + 1))
+    """Return 0 and the distinct round(10^(j/24)) up to ``max_iter``: dense, then 10 % apart.
+
+    The powers of ten are among them.
+    """
+    rounded = (round(10 ** (j / 24)) for j in range(24 * len(str(max_iter)) + 1))
     return np.array(sorted({0, *(i for i in rounded if i <= max_iter)}), dtype=np.int64)
 
 

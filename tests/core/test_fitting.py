@@ -195,11 +195,17 @@ def test_a_component_a_thousand_scales_away_gives_no_nan():
     np.testing.assert_allclose([fits.parameters.means[0], fits.parameters.scales[0]], expected)
 
 
-@pytest.mark.parametrize("max_iter", [0, 1, 9, 1000])
+@pytest.mark.parametrize("max_iter", [0, 1, 9, 1000, 20_000])
 def test_geometric_iterations(max_iter):
-    expected = {0, *(round(2 ** (j / 8)) for j in range(200))}
-    assert geometric_iterations(max_iter).tolist() == sorted(t for t in expected if t <= max_iter)
-    assert geometric_iterations(max_iter).dtype == np.int64
+    iterations = geometric_iterations(max_iter)
+    assert iterations.dtype == np.int64
+    wanted = {*range(11), *(10**j for j in range(9))}
+    assert {t for t in wanted if t <= max_iter} <= set(iterations.tolist())
+    assert iterations[-1] <= max_iter < 1.16 * max(10, iterations[-1])
+    large = iterations[iterations >= 10]
+    assert (np.diff(iterations) > 0).all()
+    assert (large[1:] / large[:-1] <= 1.16).all()
+    assert (large[2:] / large[:-2] >= 1.12).all()
 
 
 @pytest.mark.parametrize(
