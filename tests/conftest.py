@@ -21,8 +21,10 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def command(workspace: Path) -> Callable[..., subprocess.CompletedProcess]:
+def command(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess.CompletedProcess]:
     """Return a function that runs `python -m <module> <arguments>` in the workspace."""
+
+    home = tmp_path_factory.mktemp("home")
 
     def run(module: str, *arguments: str, **options) -> subprocess.CompletedProcess:
         line = [sys.executable, "-m", module, *arguments]
@@ -30,7 +32,7 @@ def command(workspace: Path) -> Callable[..., subprocess.CompletedProcess]:
             "PYTHONPATH": str(ROOT),
             "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
         }
-        environment |= {"HOME": str(workspace), "LC_ALL": "C.UTF-8", "PYTHONWARNINGS": "default"}
+        environment |= {"HOME": str(home), "LC_ALL": "C.UTF-8", "PYTHONWARNINGS": "default"}
         return subprocess.run(
             line, cwd=workspace, env=environment, capture_output=True, text=True, **options
         )

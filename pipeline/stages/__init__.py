@@ -46,6 +46,10 @@ def params() -> dict[str, Any]:
         content = yaml.safe_load(PARAMS.read_text("utf-8")) or {}
     except yaml.YAMLError as error:
         raise InputError(f"{PARAMS}: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise InputError(
+            f"{PARAMS}: got {content!r}; allowed: experiments: [...], overrides: [...]"
+        )
     for key, value in content.items():
         if key not in ("experiments", "overrides"):
             raise InputError(f"{PARAMS}: {key}: unknown key; allowed: experiments, overrides")
@@ -105,6 +109,10 @@ def exit_status(work: Callable[[], int | None]) -> int:
     except TrackingError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_TRACKING
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        print(f"error: {error.strerror or error}{where}", file=sys.stderr)
+        return EXIT_ERROR
     except KeyboardInterrupt:
         line = "interrupted: finished blocks are kept; the same command goes on from there"
         print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,82 @@
+"""The README's commands run, and the reference pages know every name."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import compose
+from pipeline.core.stopping import STOPPING_RULES
+from pipeline.plan import make_plan
+from pipeline.statistics import convergence
+from pipeline.tables import OUTCOMES, fits_schema, traces_schema
+from tests.factories import make_study
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+COMMANDS = re.findall(r"^    (python -m pipeline.*?)(?:  +#.*)?$", README, re.MULTILINE)
+REFERENCE = (ROOT / "docs" / "statistics.md").read_text()
+
+
+def test_the_readme_has_commands():
+    assert len(COMMANDS) >= 6
+
+
+def test_the_commands_of_the_readme_run_in_their_order(workspace):
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    for line in COMMANDS:
+        done = subprocess.run(
+            ["bash", "-c", line], cwd=workspace, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+        assert "Traceback" not in done.stderr
+        assert "Warning" not in done.stderr
+    reports = {path.parent.relative_to(workspace) for path in workspace.rglob("report.html")}
+    reports = {str(path) for path in reports if path.parts[0] != "mlartifacts"}
+    assert reports == {
+        "results/notebook",
+        "elsewhere/notebook",
+        "grid/notebook",
+        "mine/notebook",
+        "results/multirun/seed=1/notebook",
+        "results/multirun/seed=2/notebook",
+    }
+    assert (workspace / "mlflow.db").is_file()
+
+
+def test_every_column_is_explained():
+    study = make_study()
+    table = convergence(study.fits, study.plan)
+    names = [*fits_schema(1).names, *traces_schema(1).names, *table.columns]
+    for name in names:
+        # One parameter stands for all of them, one count for all outcomes.
+        base = re.sub(r"(weight|mean|scale)_\d+", "mean_0", name).removesuffix("_mcse")
+        base = base if base not in ("mean_0",) else "mean_0…"
+        if base.startswith("n_") and base.removeprefix("n_") in OUTCOMES:
+            base = base.removeprefix("n_")
+        assert f"`{base}`" in REFERENCE, name
+    for name in (*OUTCOMES, *STOPPING_RULES):
+        assert f"`{name}`" in REFERENCE
+
+
+@pytest.mark.parametrize("name", [path.name for path in (ROOT / "docs").glob("*.md")])
+def test_every_page_is_linked(name):
+    assert f"docs/{name}" in README
+
+
+def test_every_file_named_in_the_readme_exists():
+    for name in re.findall(r"`((?:conf|docs|pipeline)/[\w/.]+)`", README):
+        assert (ROOT / name).exists(), name
+    for picture in re.findall(r"!\[.*?\]\((.*?)\)", README):
+        assert (ROOT / picture).is_file()
+
+
+def test_the_fit_that_the_readme_replays_is_planned():
+    (cell,) = make_plan(compose(["experiment=notebook"]))[0].cells
+    assert f"fit_id={cell.id}-r0-s0" in README

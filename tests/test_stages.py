@@ -1,0 +1,138 @@
+"""What the stages' commands share: arguments, `params.yaml`, exit statuses, timings."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pipeline.errors import InputError, TrackingError
+from pipeline.stages import exit_status, folders, params, timed
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_arguments_name_folders(workspace):
+    (workspace / "here").mkdir()
+    assert folders(["experiment=a"]) == [Path("results/a")]
+    assert folders(["experiment=a", "experiment=b", "results_dir=x"]) == [Path("x/a"), Path("x/b")]
+    assert folders(["here"]) == [Path("here")]
+    assert folders([]) == []
+    (workspace / "params.yaml").write_text("experiments: [a, b]\n")
+    assert folders([]) == [Path("results/a"), Path("results/b")]
+    for bad in ("nowhere", "seed=1", "--force"):
+        with pytest.raises(InputError, match=bad):
+            folders([bad])
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("overrides: seed=7", "overrides"),
+        ("overrides: [1]", "overrides"),
+        ("experiment: [a]", "experiment"),
+        ("experiments: [a", "params.yaml"),
+        ("just text", "params.yaml"),
+    ],
+)
+def test_bad_params_are_refused(workspace, text, named):
+    (workspace / "params.yaml").write_text(text)
+    with pytest.raises(InputError, match=named):
+        params()
+
+
+def test_the_projects_own_params_are_good(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert params() == {"experiments": ["notebook", "convergence"], "overrides": []}
+
+
+def test_plan_reads_the_overrides_of_params(command, workspace):
+    (workspace / "params.yaml").write_text("overrides: ['seed=7', 'replicates=3']\n")
+    done = command("pipeline.stages.plan", "experiment=notebook", "replicates=2")
+    assert done.returncode == 0, done.stderr
+    text = (workspace / "results/notebook/plan.yaml").read_text()
+    assert "seed: 7" in text and "replicates: 2" in text
+
+
+@pytest.mark.parametrize(
+    "stage", ["plan", "generate", "fit", "aggregate", "report", "track", "replay"]
+)
+def test_every_command_refuses_bad_arguments(command, workspace, stage):
+    module = "pipeline.replay" if stage == "replay" else f"pipeline.stages.{stage}"
+    for arguments in (["nonsense=1"], ["experiment=nosuch"]):
+        done = command(module, *arguments)
+        assert done.returncode == 2, (stage, arguments, done.stderr)
+        assert done.stderr.startswith("error: ")
+        assert len(done.stderr.splitlines()) <= 2
+        assert list(workspace.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (InputError("bad key"), 2),
+        (TrackingError("no server"), 3),
+        (PermissionError(13, "Permission denied", "results/x"), 1),
+        (OSError(28, "No space left on device", "results/y"), 1),
+    ],
+)
+def test_errors_that_are_the_users_are_told_in_a_line(capsys, error, status):
+    def work():
+        raise error
+
+    assert exit_status(work) == status
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+
+
+def test_errors_that_are_ours_keep_their_traceback():
+    def work():
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        exit_status(work)
+
+
+def test_timings_replace_those_of_the_same_stage(workspace):
+    for _ in range(2):
+        for stage in ("fit", "report"):
+            with timed(stage, workspace):
+                time.sleep(0.001)
+    table = pd.read_parquet("timings.parquet")
+    assert list(table.columns) == ["stage", "what", "cell", "seconds"]
+    assert list(table["stage"]) == ["fit", "report"]
+    assert (table["seconds"] >= 0.001).all()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_goes_on_where_it_was(command, workspace, number):
+    study = ["experiment=convergence", "tracking=none", "report=minimal", "replicates=1000"]
+    study += ["mixture=[overlap_high]", "sample_sizes=[100]", "executor.workers=1"]
+    line = [sys.executable, "-m", "pipeline", *study]
+    process = subprocess.Popen(
+        line, cwd=workspace, env={"PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not list(workspace.glob(".cells/**/*.fits.parquet")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(number)
+    began = time.monotonic()
+    error = process.communicate(timeout=60)[1]
+    assert time.monotonic() - began < 10
+    assert process.returncode == 130
+    assert error.splitlines()[-1].startswith("interrupted: ")
+    assert "Traceback" not in error
+    kept = len(list(workspace.glob(".cells/**/*.fits.parquet")))
+    assert kept > 0
+    assert not (workspace / "results/convergence/fits").exists()
+    done = command("pipeline", *study)
+    assert done.returncode == 0, done.stderr
+    total = pd.read_parquet(workspace / "results/convergence/fits")
+    assert len(total) == 2 * 1000
+    timings = pd.read_parquet(workspace / "results/convergence/timings.parquet")
+    again = (timings["what"] == "block").sum()
+    assert again + kept == len(list(workspace.glob(".cells/**/*.fits.parquet")))
