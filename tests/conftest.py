@@ -21,9 +21,10 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def command(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess.CompletedProcess]:
+def command(
+    workspace: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., subprocess.CompletedProcess]:
     """Return a function that runs `python -m <module> <arguments>` in the workspace."""
-
     home = tmp_path_factory.mktemp("home")
 
     def run(module: str, *arguments: str, **options) -> subprocess.CompletedProcess:
