@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from pipeline.core import em
 from pipeline.core.compilation import compiled
-from pipeline.core.stopping import largest_change
+from pipeline.core.vector import LANES, bits
 
 EM = 0
 
@@ -26,30 +26,47 @@ ALGORITHMS: dict[str, Algorithm] = {
 
 
 @compiled
-def step(algorithm, points, masses, responsibilities, counts, model, unit, theta, theta_new):
-    """Fill ``theta_new`` (3, K) with the next iterate.
+def step(
+    algorithm, x, masses, plain_rows, all_lanes, active, model, fixed_scales, total, unit,
+    theta_1, constants, sums, work, theta,
+):  # fmt: skip
+    """Fill ``theta`` with the next iterate of every lane.
 
     Parameters
     ----------
     algorithm : int
         Code of one of ``ALGORITHMS``.
-    points, masses : float64, shape (n,)
-    responsibilities : float64, shape (K, n)
-        At ``theta``.
-    counts : float64, shape (K,)
-        Effective counts at ``theta``.
-    model : Model
-    unit : float
-        Standard deviation of the sample.
-    theta, theta_new : float64, shape (3, K)
+    x, masses, plain_rows, constants, work
+        See ``pipeline.core.em.accumulate``.
+    all_lanes : bool
+        Whether the lanes are one fit.
+    active : int
+        Bit i: whether lane i runs a fit.
+    model, fixed_scales, total
+        See ``pipeline.core.em.m_step``.
+    unit : vector
+        Standard deviation of the samples.
+    theta_1 : float64, shape (3 * K * 8,)
+        The current iterate; ``sums`` and ``constants`` are at it.
+    theta : float64, shape (3 * K * 8,)
 
     Returns
     -------
+    residual : vector
+        Largest |M(theta) - theta| in units, of the last map evaluation.
     map_evaluations : int
         How many applications of the EM map the step took.
-    residual : float
-        Largest |M(theta) - theta| in units, of the last of them.
     """
     # Plain EM is the only code so far.
-    em.m_step(points, masses, responsibilities, counts, model, theta, theta_new)
-    return 1, largest_change(theta_new, theta, unit)
+    cancelled = active & bits(em.m_step(model, fixed_scales, total, sums, theta_1, theta))
+    if cancelled:
+        about, again = theta.copy(), theta.copy()
+        em.accumulate(x, masses, plain_rows, theta_1, about, constants, sums, work)
+        if all_lanes:
+            em.add_lanes(sums)
+            cancelled = (1 << LANES) - 1
+        em.m_step(model, fixed_scales, total, sums, about, again)
+        for i in range(theta.size):
+            if (cancelled >> (i % LANES)) & 1:
+                theta[i] = again[i]
+    return em.largest_change(theta, theta_1, unit), 1

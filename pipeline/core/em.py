@@ -1,128 +1,282 @@
-"""Expectation-Maximization: the E-step, the sufficient statistics and the M-step.
+"""Expectation-Maximization in eight lanes: the E-step's sums and the M-step.
 
 Dempster, Laird & Rubin (1977), "Maximum likelihood from incomplete data via the EM algorithm". The
-sample is a measure: points with masses (1 each for plain data). A parameter vector ``theta`` has
-shape (3, K): weights, means, scales.
+sample is a measure: points with masses (1 each for plain data). A lane is a fit of its own, or an
+eighth of the points of one fit: the arithmetic is the same, and what differs is how points were
+laid out and whether the lanes' sums are added up.
+
+Arrays are flat, lanes last: row i of ``x`` is ``x[8 i : 8 i + 8]``, component k of a parameter
+``[8 k : 8 k + 8]``. ``theta`` holds weights, means and scales, (3, K, 8); ``sums`` holds, per
+component, sum m r, sum m r d and sum m r d^2 with d = x - centre.
 """
 
 import math
 
 from pipeline.core.compilation import compiled
-from pipeline.core.mixture import LOG_SQRT_2_PI
 from pipeline.core.model import FIXED, FREE, SHARED, SYMMETRIC
+from pipeline.core.vector import (
+    LANES,
+    absolute,
+    exp2,
+    fma,
+    load,
+    log2,
+    maximum,
+    root,
+    select,
+    splat,
+    store,
+)
+
+# exp(-((x - mean) / scale)^2 / 2) = 2^-(HALF_WIDTH (x - mean) / scale)^2
+HALF_WIDTH = math.sqrt(0.5 / math.log(2.0))
+# A product of this many numbers in [1, K] is finite up to K = 2^15: one logarithm for all of them.
+RUN = 64
+# Rows summed up before their sum is added to the total: rounding errors grow with the shorter one.
+BLOCK = 1024
 
 
 @compiled
-def e_step(points, masses, weights, means, scales, responsibilities):
-    """Return the log-likelihood and fill ``responsibilities``, by log-sum-exp.
+def set_constants(theta, constants):
+    """Fill ``constants`` (2, K, 8): per component HALF_WIDTH / scale and log2(weight / scale)."""
+    n = theta.size // 3
+    for j in range(0, n, LANES):
+        weight, scale = load(theta, j), load(theta, 2 * n + j)
+        # A scale of 0 has no density: the log-likelihood must say so.
+        height = select(scale > splat(0.0), log2(weight / scale), splat(math.nan))
+        store(constants, j, splat(HALF_WIDTH) / scale)
+        store(constants, n + j, height)
+
+
+@compiled
+def _accumulate_two(x, masses, unit, first, stop, theta, about, constants, sums):
+    """Do the work of ``accumulate`` for two components, with one exponential a point."""
+    one, zero = splat(1.0), splat(0.0)
+    mean_0, mean_1 = load(theta, 2 * LANES), load(theta, 3 * LANES)
+    centre_0, centre_1 = load(about, 2 * LANES), load(about, 3 * LANES)
+    inverse_0, inverse_1 = load(constants, 0), load(constants, LANES)
+    height_0, height_1 = load(constants, 2 * LANES), load(constants, 3 * LANES)
+    count_0, shift_0, square_0 = zero, zero, zero
+    count_1, shift_1, square_1 = zero, zero, zero
+    log_density = zero
+    for begin in range(first, stop, RUN):
+        product = one
+        for i in range(begin, min(begin + RUN, stop)):
+            point = load(x, LANES * i)
+            z_0 = (point - mean_0) * inverse_0
+            z_1 = (point - mean_1) * inverse_1
+            exponent_0 = fma(-z_0, z_0, height_0)
+            exponent_1 = fma(-z_1, z_1, height_1)
+            difference = exponent_1 - exponent_0
+            ratio = exp2(-absolute(difference))
+            total = one + ratio
+            largest = maximum(exponent_0, exponent_1)
+            if unit:
+                product = product * total
+                log_density = log_density + largest
+                larger = one / total
+            else:
+                mass = load(masses, LANES * i)
+                log_density = fma(mass, largest + log2(total), log_density)
+                larger = mass / total
+            smaller = ratio * larger
+            first_is_larger = difference <= zero
+            r_0 = select(first_is_larger, larger, smaller)
+            r_1 = select(first_is_larger, smaller, larger)
+            d_0, d_1 = point - centre_0, point - centre_1
+            count_0, count_1 = count_0 + r_0, count_1 + r_1
+            r_0, r_1 = r_0 * d_0, r_1 * d_1
+            shift_0, shift_1 = shift_0 + r_0, shift_1 + r_1
+            square_0, square_1 = fma(r_0, d_0, square_0), fma(r_1, d_1, square_1)
+        log_density = log_density + log2(product)
+    if first > 0:
+        count_0, count_1 = count_0 + load(sums, 0), count_1 + load(sums, LANES)
+        shift_0, shift_1 = shift_0 + load(sums, 2 * LANES), shift_1 + load(sums, 3 * LANES)
+        square_0, square_1 = square_0 + load(sums, 4 * LANES), square_1 + load(sums, 5 * LANES)
+    store(sums, 0, count_0)
+    store(sums, 1 * LANES, count_1)
+    store(sums, 2 * LANES, shift_0)
+    store(sums, 3 * LANES, shift_1)
+    store(sums, 4 * LANES, square_0)
+    store(sums, 5 * LANES, square_1)
+    return log_density
+
+
+@compiled
+def _accumulate_any(x, masses, unit, first, stop, theta, about, constants, sums, work):
+    """Do the work of ``accumulate`` for any number of components."""
+    n = theta.size // 3
+    one = splat(1.0)
+    log_density = splat(0.0)
+    for j in range(n, 4 * n, LANES):
+        store(work, j, splat(0.0))
+    for begin in range(first, stop, RUN):
+        product = one
+        for i in range(begin, min(begin + RUN, stop)):
+            point = load(x, LANES * i)
+            largest = splat(-math.inf)
+            for j in range(0, n, LANES):
+                z = (point - load(theta, n + j)) * load(constants, j)
+                exponent = fma(-z, z, load(constants, n + j))
+                store(work, j, exponent)
+                largest = maximum(exponent, largest)
+            total = splat(0.0)
+            for j in range(0, n, LANES):
+                power = exp2(load(work, j) - largest)
+                store(work, j, power)
+                total = total + power
+            if unit:
+                product = product * total
+                log_density = log_density + largest
+                share = one / total
+            else:
+                mass = load(masses, LANES * i)
+                log_density = fma(mass, largest + log2(total), log_density)
+                share = mass / total
+            for j in range(0, n, LANES):
+                r = load(work, j) * share
+                d = point - load(about, n + j)
+                store(work, n + j, load(work, n + j) + r)
+                r = r * d
+                store(work, 2 * n + j, load(work, 2 * n + j) + r)
+                store(work, 3 * n + j, fma(r, d, load(work, 3 * n + j)))
+        log_density = log_density + log2(product)
+    for j in range(0, 3 * n, LANES):
+        part = load(work, n + j)
+        store(sums, j, part if first == 0 else part + load(sums, j))
+    return log_density
+
+
+@compiled
+def accumulate(x, masses, plain_rows, theta, about, constants, sums, work):
+    """Fill ``sums`` about the means in ``about`` and return the rows' summed log2-density.
+
+    Log-sum-exp in powers of 2: the largest of a point's exponents is taken out before any power.
 
     Parameters
     ----------
-    points, masses : float64, shape (n,)
-    weights, means, scales : float64, shape (K,)
-    responsibilities : float64, shape (K, n)
-        Filled with r_k(x_i) = weight_k N_k(x_i) / sum_j weight_j N_j(x_i).
+    x : float64, shape (rows * 8,)
+    masses : float64, shape (rows * 8,)
+        Read from row ``plain_rows`` on; the rows before have mass 1.
+    theta, about, constants : float64, shapes (3 * K * 8,), (3 * K * 8,), (2 * K * 8,)
+    sums : float64, shape (3 * K * 8,)
+    work : float64, shape (4 * K * 8,)
+        Scratch.
+    """
+    rows = x.size // LANES
+    log_density = splat(0.0)
+    first = 0
+    while first < rows:
+        unit = first < plain_rows
+        stop = min(first + BLOCK, plain_rows if unit else rows)
+        if theta.size == 6 * LANES:
+            log_density = log_density + _accumulate_two(
+                x, masses, unit, first, stop, theta, about, constants, sums
+            )
+        else:
+            log_density = log_density + _accumulate_any(
+                x, masses, unit, first, stop, theta, about, constants, sums, work
+            )
+        first = stop
+    return log_density
+
+
+@compiled
+def add_lanes(values):
+    """Replace every eight neighbours by their sum, in a fixed order."""
+    for j in range(0, values.size, LANES):
+        v = values[j : j + LANES]
+        v[:] = ((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7]))
+
+
+# Below this part of the mean square about the old centre, a variance is the difference of two
+# nearly equal numbers: it is summed again, about the new mean.
+CANCELLED = 0.125
+
+
+@compiled
+def m_step(model, fixed_scales, total, sums, about, theta):
+    """Fill ``theta`` with the maximiser of the expected log-likelihood in the model.
+
+    Parameters
+    ----------
+    model : Model
+    fixed_scales : float64, shape (K * 8,)
+        In the lanes' units; read where the model fixes scales.
+    total : float
+        Total mass.
+    sums, about : float64, shape (3 * K * 8,)
+        From ``accumulate``; counts above 0.
+    theta : float64, shape (3 * K * 8,)
 
     Returns
     -------
-    float
-        sum_i mass_i log sum_k weight_k N(x_i; mean_k, scale_k^2).
+    mask
+        Lanes in which a variance lost digits: call again with sums about the new means.
     """
-    n_components = means.size
-    for k in range(n_components):
-        log_factor = math.log(weights[k]) - math.log(scales[k]) - LOG_SQRT_2_PI
-        for i in range(points.size):
-            z = (points[i] - means[k]) / scales[k]
-            responsibilities[k, i] = log_factor - 0.5 * z * z
-    log_likelihood = 0.0
-    for i in range(points.size):
-        largest = responsibilities[0, i]
-        for k in range(1, n_components):
-            largest = max(largest, responsibilities[k, i])
-        total = 0.0
-        for k in range(n_components):
-            responsibilities[k, i] = math.exp(responsibilities[k, i] - largest)
-            total += responsibilities[k, i]
-        for k in range(n_components):
-            responsibilities[k, i] /= total
-        log_likelihood += masses[i] * (largest + math.log(total))
-    return log_likelihood
+    n = theta.size // 3
+    mass = splat(total)
+    for k in range(model.n_components):
+        j = LANES * k
+        if model.weights == FREE:
+            store(theta, j, load(sums, j) / mass)
+        else:
+            store(theta, j, splat(model.fixed_weights[k]))
+        store(theta, n + j, load(about, n + j) + load(sums, n + j) / load(sums, j))
+    if model.means == SYMMETRIC:
+        # t minimises sum_k (count_k / scale_k^2) ((-1)^k t - mean_k)^2; a shared scale cancels.
+        precision_0, precision_1 = load(sums, 0), load(sums, LANES)
+        if model.scales == FIXED:
+            scale_0, scale_1 = load(fixed_scales, 0), load(fixed_scales, LANES)
+            precision_0 = precision_0 / (scale_0 * scale_0)
+            precision_1 = precision_1 / (scale_1 * scale_1)
+        mean_0, mean_1 = load(theta, n), load(theta, n + LANES)
+        numerator = precision_0 * mean_0 - precision_1 * mean_1
+        t = numerator / (precision_0 + precision_1)
+        store(theta, n, t)
+        store(theta, n + LANES, -t)
+
+    cancelled = splat(1.0) < splat(0.0)
+    all_squares, all_about_centres = splat(0.0), splat(0.0)
+    for j in range(0, n, LANES):
+        if model.scales == FIXED:
+            store(theta, 2 * n + j, load(fixed_scales, j))
+            continue
+        count, shift, about_centre = load(sums, j), load(sums, n + j), load(sums, 2 * n + j)
+        # sum m r (x - mean)^2 from the sums about the centre.
+        delta = load(theta, n + j) - load(about, n + j)
+        squares = about_centre - delta * (shift + shift - delta * count)
+        squares = maximum(squares, splat(0.0))
+        all_squares = all_squares + squares
+        all_about_centres = all_about_centres + about_centre
+        if model.scales == FREE:
+            cancelled = cancelled | (squares < splat(CANCELLED) * about_centre)
+            store(theta, 2 * n + j, root(squares / count))
+    if model.scales == SHARED:
+        cancelled = all_squares < splat(CANCELLED) * all_about_centres
+        for j in range(0, n, LANES):
+            store(theta, 2 * n + j, root(all_squares / mass))
+    return cancelled
 
 
 @compiled
-def effective_counts(masses, responsibilities, counts):
-    """Fill ``counts`` (K,) with sum_i mass_i r_k(x_i)."""
-    for k in range(counts.size):
-        counts[k] = 0.0
-        for i in range(masses.size):
-            counts[k] += masses[i] * responsibilities[k, i]
-
-
-@compiled
-def weighted_means(points, masses, responsibilities, counts, centres, means):
-    """Fill ``means`` (K,) with sum_i mass_i r_k(x_i) x_i / count_k.
-
-    The sums run over x_i - centre_k, with ``centres`` (K,) the current means: no digits are lost to
-    an offset of the data.
-    """
-    for k in range(means.size):
-        shift = 0.0
-        for i in range(points.size):
-            shift += masses[i] * responsibilities[k, i] * (points[i] - centres[k])
-        means[k] = centres[k] + shift / counts[k]
-
-
-@compiled
-def centred_squares(points, masses, responsibilities, means, squares):
-    """Fill ``squares`` (K,) with sum_i mass_i r_k(x_i) (x_i - mean_k)^2."""
-    for k in range(means.size):
-        squares[k] = 0.0
-        for i in range(points.size):
-            deviation = points[i] - means[k]
-            squares[k] += masses[i] * responsibilities[k, i] * deviation * deviation
-
-
-@compiled
-def m_step(points, masses, responsibilities, counts, model, theta, theta_new):
-    """Fill ``theta_new`` (3, K) with the maximiser of the expected log-likelihood in the model.
+def largest_change(theta, theta_before, unit):
+    """Return each lane's largest change of a parameter, in units (1 for weights).
 
     Parameters
     ----------
-    points, masses : float64, shape (n,)
-    responsibilities : float64, shape (K, n)
-        At ``theta``.
-    counts : float64, shape (K,)
-        Effective counts; each must be above 0.
-    model : Model
-    theta : float64, shape (3, K)
-        The current parameters; their means serve as origins for the sums and do not otherwise
-        influence the result.
-    theta_new : float64, shape (3, K)
+    theta, theta_before : float64, shape (3 * K * 8,)
+    unit : vector
+        Of means and scales: the sample's standard deviation.
     """
-    weights, means, scales = theta_new[0], theta_new[1], theta_new[2]
-    total = counts.sum()
-
-    for k in range(counts.size):
-        weights[k] = counts[k] / total if model.weights == FREE else model.fixed_weights[k]
-
-    weighted_means(points, masses, responsibilities, counts, theta[1], means)
-    if model.means == SYMMETRIC:
-        # t minimises sum_k (count_k / scale_k^2) ((-1)^k t - mean_k)^2; a shared scale cancels.
-        precision_0, precision_1 = counts[0], counts[1]
-        if model.scales == FIXED:
-            precision_0 /= model.fixed_scales[0] ** 2
-            precision_1 /= model.fixed_scales[1] ** 2
-        numerator = precision_0 * means[0] - precision_1 * means[1]
-        means[0] = numerator / (precision_0 + precision_1)
-        means[1] = -means[0]
-
-    if model.scales == FIXED:
-        scales[:] = model.fixed_scales
-        return
-    squares = scales
-    centred_squares(points, masses, responsibilities, means, squares)
-    if model.scales == SHARED:
-        scales[:] = math.sqrt(squares.sum() / total)
-    else:
-        for k in range(counts.size):
-            scales[k] = math.sqrt(squares[k] / counts[k])
+    n = theta.size // 3
+    of_weights, of_others = splat(0.0), splat(0.0)
+    for j in range(0, n, LANES):
+        change = absolute(load(theta, j) - load(theta_before, j))
+        of_weights = maximum(of_weights, change)
+        for i in range(n + j, 3 * n, n):
+            change = absolute(load(theta, i) - load(theta_before, i))
+            of_others = maximum(of_others, change)
+    # No change is none in any unit, even where all points are equal and the unit is 0.
+    of_others = select(of_others > splat(0.0), of_others / unit, of_others)
+    return maximum(of_weights, of_others)

@@ -1,16 +1,16 @@
-"""The one loop: from starts to outcomes, estimates and traces."""
+"""Fits: the core's interface to the loop over EM iterations."""
 
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core import algorithms, em
-from pipeline.core.compilation import compiled
-from pipeline.core.mixture import Parameters, standard_deviation
+from pipeline.core import loop
+from pipeline.core.algorithms import ALGORITHMS
+from pipeline.core.mixture import Parameters
 from pipeline.core.model import Model
-from pipeline.core.outcomes import GOES_ON, NONFINITE, Degeneracy, verdict
-from pipeline.core.stopping import STOPPING_RULES, fires, largest_change
+from pipeline.core.outcomes import Degeneracy
+from pipeline.core.stopping import STOPPING_RULES
 
 DEFAULT_DEGENERACY = Degeneracy()
 
@@ -65,112 +65,6 @@ def geometric_iterations(max_iter: int) -> NDArray[np.int64]:
     return np.array(sorted({0, *(i for i in rounded if i <= max_iter)}), dtype=np.int64)
 
 
-@compiled
-def _append(indices, values, size, fit, iteration, map_evaluations, log_likelihood, theta):
-    """Write one trace row, after doubling the buffers if they are full; return the buffers."""
-    if size == indices.shape[0]:
-        longer_indices = np.empty((2 * size, indices.shape[1]), np.int64)
-        longer_indices[:size] = indices
-        indices = longer_indices
-        longer_values = np.empty((2 * size, values.shape[1], values.shape[2]))
-        longer_values[:size] = values
-        values = longer_values
-    indices[size, 0] = fit
-    indices[size, 1] = iteration
-    indices[size, 2] = map_evaluations
-    values[size, :3] = theta
-    values[size, 3] = log_likelihood
-    return indices, values
-
-
-@compiled
-def _run(
-    points, masses, starts, n_starts, model, algorithm, monotone, max_iter, rule, tolerance,
-    every, record, scale_floor, count_floor, traced,
-):  # fmt: skip
-    """Run all fits, one after the other.
-
-    Returns
-    -------
-    outcome : int8, shape (F,)
-    last : int64, shape (F,)
-        Each fit's last trace row.
-    indices : int64, shape (T, 3)
-        Fit, iteration and map evaluations of each row.
-    values : float64, shape (T, 4, K)
-        Weights, means, scales, and the log-likelihood K times over.
-    """
-    n_fits, n_components = starts.shape[0], starts.shape[2]
-    outcomes = np.empty(n_fits, np.int8)
-    last = np.empty(n_fits, np.int64)
-    indices = np.empty((2 * n_fits + 1, 3), np.int64)
-    values = np.empty((2 * n_fits + 1, 4, n_components))
-    size = 0
-
-    responsibilities = np.empty((n_components, points.shape[1]))
-    counts = np.empty(n_components)
-    theta = np.empty((3, n_components))
-    theta_1 = np.empty((3, n_components))
-    mass = masses.sum()
-
-    for fit in range(n_fits):
-        x = points[fit // n_starts]
-        unit = standard_deviation(x, masses)
-        keep = traced[fit // n_starts]
-        next_record = 0
-        theta[:] = starts[fit]
-        evaluations = evaluations_1 = 0
-        log_likelihood_1 = log_likelihood_2 = np.nan
-        residual = np.inf
-        iteration = 0
-        while True:
-            log_likelihood = em.e_step(x, masses, theta[0], theta[1], theta[2], responsibilities)
-            em.effective_counts(masses, responsibilities, counts)
-            fired = iteration > 0 and fires(
-                rule, tolerance, iteration, log_likelihood, log_likelihood_1, log_likelihood_2,
-                mass, largest_change(theta, theta_1, unit), residual,
-            )  # fmt: skip
-            outcome = verdict(
-                iteration, max_iter, theta, counts, log_likelihood, log_likelihood_1, fired, model,
-                monotone, scale_floor * unit, count_floor,
-            )  # fmt: skip
-
-            row_is_finite = outcome != NONFINITE and np.isfinite(log_likelihood)
-            if not row_is_finite and iteration > 0:
-                # The row returned is the one before; it may not have been recorded.
-                if indices[size - 1, 1] != iteration - 1:
-                    indices, values = _append(
-                        indices, values, size, fit, iteration - 1, evaluations_1,
-                        log_likelihood_1, theta_1,
-                    )  # fmt: skip
-                    size += 1
-                break
-
-            while next_record < record.size and record[next_record] < iteration:
-                next_record += 1
-            recorded = every or (next_record < record.size and record[next_record] == iteration)
-            if iteration == 0 or outcome != GOES_ON or (keep and recorded):
-                indices, values = _append(
-                    indices, values, size, fit, iteration, evaluations,
-                    log_likelihood if row_is_finite else np.nan, theta,
-                )  # fmt: skip
-                size += 1
-            if outcome != GOES_ON:
-                break
-
-            theta_1[:] = theta
-            log_likelihood_2, log_likelihood_1 = log_likelihood_1, log_likelihood
-            evaluations_1 = evaluations
-            step_evaluations, residual = algorithms.step(
-                algorithm, x, masses, responsibilities, counts, model, unit, theta_1, theta
-            )
-            evaluations += step_evaluations
-            iteration += 1
-        outcomes[fit] = outcome
-        last[fit] = size - 1
-    return outcomes, last, indices[:size], values[:size]
-
-
 def fit(
     points: NDArray[np.float64],
     masses: NDArray[np.float64],
@@ -213,16 +107,16 @@ def fit(
         raise ValueError(f"starts: got {n_components} components, needs {model.n_components}")
     if schedule.rule not in STOPPING_RULES:
         raise ValueError(f"rule: got {schedule.rule!r}, must be one of {', '.join(STOPPING_RULES)}")
-    if algorithm not in algorithms.ALGORITHMS:
-        known = ", ".join(algorithms.ALGORITHMS)
+    if algorithm not in ALGORITHMS:
+        known = ", ".join(ALGORITHMS)
         raise ValueError(f"algorithm: got {algorithm!r}, must be one of {known}")
     if schedule.max_iter < 0:
         raise ValueError(f"max_iter: got {schedule.max_iter}, must be at least 0")
 
     every = schedule.record is None
     record = np.empty(0) if every else schedule.record
-    chosen = algorithms.ALGORITHMS[algorithm]
-    outcome, last, indices, values = _run(
+    chosen = ALGORITHMS[algorithm]
+    outcome, indices, values = loop.run(
         points,
         np.ascontiguousarray(masses, np.float64),
         np.stack([part.reshape(-1, n_components) for part in starts], axis=1),
@@ -239,6 +133,10 @@ def fit(
         degeneracy.count,
         np.ones(n_replicates, bool) if traced is None else np.ascontiguousarray(traced, bool),
     )
+    # The lanes write their rows in turn.
+    order = np.argsort(indices[:, 0], kind="stable")
+    indices, values = indices[order], values[order]
+    last = np.append(np.flatnonzero(np.diff(indices[:, 0])), len(indices) - 1)
     trace = Trace(
         indices[:, 0].copy(),
         indices[:, 1].copy(),

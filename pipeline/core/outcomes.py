@@ -7,6 +7,7 @@ import numpy as np
 
 from pipeline.core.compilation import compiled
 from pipeline.core.model import FIXED
+from pipeline.core.vector import LANES, absolute, load, maximum, splat
 
 
 class Outcome(IntEnum):
@@ -89,3 +90,36 @@ def verdict(
     if fired:
         return CONVERGED
     return MAX_ITER if iteration == max_iter else GOES_ON
+
+
+@compiled
+def sound(
+    theta, sums, unit, iteration, log_likelihood, log_likelihood_1, scales, monotone,
+    smallest_scale, smallest_count,
+):  # fmt: skip
+    """Return the lanes in which no outcome but ``CONVERGED`` and ``MAX_ITER`` can apply.
+
+    ``verdict`` tells the others apart; where this is true it finds none of them.
+
+    Parameters
+    ----------
+    theta, sums : float64, shape (3 * K * 8,)
+        See ``pipeline.core.em``.
+    unit, iteration, log_likelihood, log_likelihood_1 : vector
+    """
+    n = theta.size // 3
+    infinity = splat(np.inf)
+    good = absolute(log_likelihood) < infinity
+    for j in range(0, n, LANES):
+        good = good & (absolute(load(theta, j)) < infinity)
+        good = good & (absolute(load(theta, n + j)) < infinity)
+        scale = load(theta, 2 * n + j)
+        good = good & (scale < infinity)
+        if scales != FIXED:
+            good = good & (scale > splat(smallest_scale) * unit)
+        good = good & (load(sums, j) >= splat(smallest_count))
+    if monotone:
+        slack = splat(DECREASE) * maximum(absolute(log_likelihood), splat(1.0))
+        fell = log_likelihood < log_likelihood_1 - slack
+        good = good & ~((iteration > splat(0.0)) & fell)
+    return good

@@ -1,6 +1,7 @@
 """Stopping rules: when the iterations count as converged."""
 
 from pipeline.core.compilation import compiled
+from pipeline.core.vector import absolute, maximum, select, splat
 
 NEVER = 0
 LOG_LIKELIHOOD_ABSOLUTE = 1
@@ -22,28 +23,6 @@ STOPPING_RULES: dict[str, int] = {
 
 
 @compiled
-def largest_change(theta, theta_before, unit):
-    """Return the largest change of any parameter, each in its unit.
-
-    Parameters
-    ----------
-    theta, theta_before : float64, shape (3, K)
-        Weights, means, scales.
-    unit : float
-        Of means and scales: the sample's standard deviation. That of weights is 1.
-    """
-    largest = 0.0
-    for row in range(3):
-        for k in range(theta.shape[1]):
-            change = abs(theta[row, k] - theta_before[row, k])
-            # No change is none in any unit, even where all points are equal and the unit is 0.
-            if row > 0 and change > 0:
-                change /= unit
-            largest = max(largest, change)
-    return largest
-
-
-@compiled
 def fires(
     rule,
     tolerance,
@@ -55,20 +34,21 @@ def fires(
     change,
     residual,
 ):
-    """Return whether a rule stops the fit at ``iteration`` >= 1.
+    """Return the lanes whose fits a rule stops at their ``iteration`` >= 1.
 
     Parameters
     ----------
     rule : int
         One of ``STOPPING_RULES``.
     tolerance : float
-    log_likelihood, log_likelihood_1, log_likelihood_2 : float
-        L_t, L_(t-1) and L_(t-2) (the last is not read at t = 1).
+    iteration : vector
+    log_likelihood, log_likelihood_1, log_likelihood_2 : vector
+        L_t, L_(t-1) and L_(t-2); not-a-number where there is none.
     mass : float
         The sample size n.
-    change : float
+    change : vector
         Largest |theta_t - theta_(t-1)| in units.
-    residual : float
+    residual : vector
         Largest |M(theta) - theta| in units, of the map evaluation that led to row t.
 
     Notes
@@ -77,21 +57,24 @@ def fires(
     (Boehning, Dietz, Schaub, Schlattmann & Lindsay 1994, "The distribution of the likelihood ratio
     for mixtures of densities from the one-parameter exponential family").
     """
+    bound = splat(tolerance)
+    begun = iteration >= splat(1.0)
     increase = log_likelihood - log_likelihood_1
     if rule == LOG_LIKELIHOOD_ABSOLUTE:
-        return abs(increase) <= tolerance
+        return begun & (absolute(increase) <= bound)
     if rule == MEAN_LOG_LIKELIHOOD_ABSOLUTE:
-        return abs(increase) / mass <= tolerance
+        return begun & (absolute(increase) / splat(mass) <= bound)
     if rule == LOG_LIKELIHOOD_RELATIVE:
-        return abs(increase) <= tolerance * max(1.0, abs(log_likelihood))
+        size = maximum(absolute(log_likelihood), splat(1.0))
+        return begun & (absolute(increase) <= bound * size)
     if rule == PARAMETER:
-        return change <= tolerance
+        return begun & (change <= bound)
     if rule == MAP_RESIDUAL:
-        return residual <= tolerance
-    if rule == AITKEN and iteration >= 2:
-        limit = log_likelihood
-        if increase != 0.0:
-            ratio = increase / (log_likelihood_1 - log_likelihood_2)
-            limit = log_likelihood_1 + increase / (1.0 - ratio)
-        return abs(limit - log_likelihood) <= tolerance
-    return False
+        return begun & (residual <= bound)
+    if rule == AITKEN:
+        one, zero = splat(1.0), splat(0.0)
+        ratio = increase / (log_likelihood_1 - log_likelihood_2)
+        limit = log_likelihood_1 + increase / (one - ratio)
+        limit = select(increase == zero, log_likelihood, limit)
+        return (iteration >= splat(2.0)) & (absolute(limit - log_likelihood) <= bound)
+    return iteration < iteration
