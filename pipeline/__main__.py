@@ -10,7 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.errors import HydraException
+
 from pipeline.config import CONF, checked, compose
+from pipeline.errors import InputError
 from pipeline.plan import digest, make_plan
 from pipeline.stages import exit_status, timed
 
@@ -70,9 +73,13 @@ def sweep_overrides(arguments: Sequence[str]) -> list[list[str]]:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     overrides = [argument for argument in arguments if not argument.startswith("-")]
-    parsed = OverridesParser.create().parse_overrides(overrides)
-    batches = BasicSweeper.split_arguments(parsed, max_batch_size=None)
-    return [list(job) for batch in batches for job in batch]
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+        batches = BasicSweeper.split_arguments(parsed, max_batch_size=None)
+        return [list(job) for batch in batches for job in batch]
+    except (HydraException, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"overrides: got {' '.join(overrides)}; {reason}") from error
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -83,8 +90,12 @@ def main(arguments: Sequence[str]) -> None:
         return
     if {"-m", "--multirun"} & set(arguments):
         # Every job is checked before the first one runs, and before Hydra makes a folder.
-        for overrides in sweep_overrides(arguments):
-            make_plan(compose(overrides))
+        configs = [compose(overrides) for overrides in sweep_overrides(arguments)]
+        for config in configs:
+            make_plan(config)
+        for config in configs:
+            # Hydra would answer a folder that cannot be made with a traceback.
+            Path(config["results_dir"]).mkdir(parents=True, exist_ok=True)
     multirun()
 
 

@@ -30,7 +30,7 @@ def block_size(plan: Plan, cell: Cell) -> int:
     """Return how many replicates make a block; it depends on the configuration alone."""
     schedule = plan.config["schedule"]
     recorded = recorded_iterations(schedule)
-    rows = schedule["max_iter"] + 1 if recorded is None else len(recorded)
+    rows = 1 + (schedule["max_iter"] if recorded is None else len(recorded))
     by_rows = max(LEAST_REPLICATES, MOST_ROWS // (rows * cell.starts))
     by_values = max(1, MOST_VALUES // cell.sample_size)
     return max(1, min(MOST_FITS // cell.starts, by_rows, by_values))

@@ -23,7 +23,11 @@ from pipeline.schema import Config
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 FACTORS = ("mixture", "observed", "model", "init", "algorithm")
+# Bounds that keep integers within 64 bits and one sample within a machine's memory.
+MOST_POINTS, MOST_REPLICATES, MOST_STARTS = 10**9, 10**9, 10**6
+MOST_ITERATIONS, MOST_COMPONENTS, MOST_WORKERS = 10**12, 1000, 1024
 CELL_KEYS = ("mixture", "observed", "model", "sample_size", "init", "algorithm")
+PYTHON_ERRORS = (ValueError, TypeError, KeyError, AttributeError, AssertionError)
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.]*")
 
 
@@ -40,23 +44,25 @@ def compose(overrides: Sequence[str]) -> dict[str, Any]:
     try:
         with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
             composed = hydra_compose("config", overrides=list(overrides), return_hydra_config=True)
-            choices = OmegaConf.to_container(composed.hydra.runtime.choices)
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-        raise InputError(_composition_message(error)) from error
-    return checked(composed, choices["experiment"])  # type: ignore[index, call-overload]
+            experiment = composed.hydra.runtime.choices.get("experiment")
+    # Hydra answers some malformed overrides with errors of Python's own.
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, *PYTHON_ERRORS) as error:
+        raise InputError(_composition_message(error, overrides)) from error
+    return checked(composed, experiment)
 
 
 def checked(composed: DictConfig, experiment: Any) -> dict[str, Any]:
     """Merge a composed config into the schema and check its values."""
+    if not isinstance(experiment, str) or not (CONF / f"experiment/{experiment}.yaml").is_file():
+        raise InputError(f"experiment: got {experiment!r}; allowed: {_options('experiment')}")
     try:
         given = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+        _check_shape(OmegaConf.to_container(given, resolve=True))
         merged = OmegaConf.merge(OmegaConf.structured(Config), given)
         config = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise InputError(_schema_message(error)) from error
     assert isinstance(config, dict)
-    if not isinstance(experiment, str) or not NAME.fullmatch(experiment):
-        raise InputError(f"experiment: {experiment!r} is not the name of one file in experiment/")
     result = {"experiment": experiment} | {str(key): value for key, value in config.items()}
     check(result)
     return result
@@ -66,12 +72,18 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _composition_message(error: Exception) -> str:
+def _options(group: str) -> str:
+    return ", ".join(sorted(path.stem for path in (CONF / group).glob("*.yaml")))
+
+
+def _composition_message(error: Exception, overrides: Sequence[str]) -> str:
     text = str(error)
-    if isinstance(error, MissingConfigException) and "/" in str(error.missing_cfg_file):
-        group, _, option = str(error.missing_cfg_file).rpartition("/")
-        options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-        return f"{group}: got {option!r}; allowed: {', '.join(options)}"
+    if isinstance(error, PYTHON_ERRORS) and not isinstance(error, HydraException):
+        return f"overrides: got {' '.join(overrides)}; allowed: key=value ({_one_line(text)})"
+    if isinstance(error, MissingConfigException):
+        group, _, option = str(error.missing_cfg_file).partition("/")
+        if _options(group):
+            return f"{group}: got {option!r}; allowed: {_options(group)}"
     unknown = re.match(r"Could not override '([^']+)'", text)
     if unknown:
         keys = ", ".join(Config.__dataclass_fields__)
@@ -94,7 +106,7 @@ def _schema_message(error: OmegaConfBaseException) -> str:
         owner = error.object_type or Config
         allowed = ", ".join(getattr(owner, "__dataclass_fields__", {})) or "nothing more"
         return f"{key}: unknown key; allowed here: {allowed}"
-    if "is not a ListConfig" in first:
+    if "is not a ListConfig" in first or "to a ListConfig" in first:
         first = "not a list; allowed: a list, [a,b]"
     return f"{key}: {_one_line(first)}"
 
@@ -103,19 +115,40 @@ def _refuse(key: str, value: Any, allowed: str) -> None:
     raise InputError(f"{key}: got {value!r}; allowed: {allowed}")
 
 
-def _is_integer(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+def _check_shape(given: Any, key: str = "") -> None:
+    """Refuse what the schema would answer with its own terms: shapes, and truth values."""
+    mappings = {"", "schedule", "schedule.stop", "degeneracy", "executor", "tracking", *FACTORS}
+    mapping = key in mappings or key.rpartition(".")[0] in FACTORS
+    if isinstance(given, bool):
+        _refuse(key, given, "a number or text: nothing here is true or false")
+    if mapping and not isinstance(given, dict):
+        _refuse(key, given, "a mapping, {key: value}")
+    if key == "only" and given is not None:
+        good = isinstance(given, list) and all(isinstance(partial, dict) for partial in given)
+        if not good:
+            _refuse(key, given, "null, or a list of partial cells, [{mixture: notebook}]")
+    if isinstance(given, dict):
+        for name, value in given.items():
+            _check_shape(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(given, list):
+        for index, value in enumerate(given):
+            _check_shape(value, f"{key}[{index}]")
 
 
-def _integer(key: str, value: Any, least: int, most: int | None = None) -> None:
-    if not _is_integer(value, least) or (most is not None and value > most):
-        bound = f"an integer of at least {least}" + (f", at most {most}" if most else "")
-        _refuse(key, value, bound)
+def _integer(key: str, value: Any, least: int, most: int, also: str = "") -> None:
+    if not isinstance(value, int) or not least <= value <= most:
+        _refuse(key, value, f"an integer from {least} to {most}{also}")
 
 
-def _choice(key: str, value: Any, choices: Iterable[str]) -> None:
+def _choice(key: str, value: Any, choices: Iterable[str], also: str = "") -> None:
     if value not in tuple(choices):
-        _refuse(key, value, ", ".join(choices))
+        _refuse(key, value, ", ".join(choices) + also)
+
+
+def _numbers(key: str, values: Any) -> None:
+    for value in values if isinstance(values, list) else [values]:
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            _refuse(key, value, "finite numbers")
 
 
 def _nonnegative(key: str, value: Any) -> None:
@@ -159,21 +192,15 @@ def check(config: dict[str, Any]) -> None:
     _check_sizes(config)
     _check_schedule(config["schedule"])
     _check_only(config)
-    _integer("replicates", config["replicates"], 1)
-    _integer("starts", config["starts"], 1)
+    _integer("replicates", config["replicates"], 1, MOST_REPLICATES)
+    _integer("starts", config["starts"], 1, MOST_STARTS)
     _integer("seed", config["seed"], 0, 2**63 - 1)
     _nonnegative("degeneracy.scale", config["degeneracy"]["scale"])
     _nonnegative("degeneracy.count", config["degeneracy"]["count"])
     _choice("executor.backend", config["executor"]["backend"], ("local",))
     if config["executor"]["workers"] is not None:
-        _integer("executor.workers", config["executor"]["workers"], 1)
-    tracking = config["tracking"]
-    _choice("tracking.backend", tracking["backend"], ("sqlite", "server", "none"))
-    _integer("tracking.max_steps", tracking["max_steps"], 2)
-    if tracking["backend"] == "server" and not tracking["uri"]:
-        _refuse("tracking.uri", tracking["uri"], "the server's address, http://host:port")
-    if tracking["backend"] == "sqlite" and not (tracking["uri"] or "sqlite:").startswith("sqlite:"):
-        _refuse("tracking.uri", tracking["uri"], "null or sqlite:///file.db")
+        _integer("executor.workers", config["executor"]["workers"], 1, MOST_WORKERS)
+    _check_tracking(config["tracking"])
     _choice("compression", config["compression"], ("none",))
     _choice("report", config["report"], ("full", "minimal"))
     for key in ("results_dir", "store_dir"):
@@ -186,13 +213,13 @@ def _check_mixture(key: str, mixture: dict[str, Any]) -> None:
     if not weights or not len(weights) == len(means) == len(scales):
         lengths = f"{len(weights)} weights, {len(means)} means, {len(scales)} scales"
         _refuse(key, lengths, "equal lengths, at least 1")
-    if not all(math.isfinite(weight) and weight > 0 for weight in weights):
+    for part in ("weights", "means", "scales"):
+        _numbers(f"{key}.{part}", mixture[part])
+    if not all(weight > 0 for weight in weights):
         _refuse(f"{key}.weights", weights, "positive numbers that sum to 1")
     if abs(math.fsum(weights) - 1) > 1e-9:
         _refuse(f"{key}.weights", f"{weights} (sum {math.fsum(weights):.12g})", "a sum of 1")
-    if not all(map(math.isfinite, means)):
-        _refuse(f"{key}.means", means, "finite numbers")
-    if not all(math.isfinite(scale) and scale > 0 for scale in scales):
+    if not all(scale > 0 for scale in scales):
         _refuse(f"{key}.scales", scales, "positive numbers (standard deviations)")
     _choice(f"{key}.allocation", mixture["allocation"], ALLOCATIONS)
 
@@ -200,13 +227,16 @@ def _check_mixture(key: str, mixture: dict[str, Any]) -> None:
 def _check_model(key: str, model: dict[str, Any]) -> None:
     n_components = model["n_components"]
     if n_components is not None:
-        _integer(f"{key}.n_components", n_components, 1)
-        check_model_of_size(key, model, n_components)
+        _integer(f"{key}.n_components", n_components, 1, MOST_COMPONENTS)
     _choice(f"{key}.means", model["means"], ("free", "symmetric"))
     for part, words in (("weights", ("free", "equal")), ("scales", ("free", "shared"))):
         value = model[part]
         if isinstance(value, str):
-            _choice(f"{key}.{part}", value, words)
+            _choice(f"{key}.{part}", value, words, ", or fixed numbers")
+        else:
+            _numbers(f"{key}.{part}", value)
+    if n_components is not None:
+        check_model_of_size(key, model, n_components)
 
 
 def check_model_of_size(key: str, model: dict[str, Any], n_components: int) -> None:
@@ -224,12 +254,12 @@ def _check_sizes(config: dict[str, Any]) -> None:
     for size in sizes:
         if isinstance(size, float) and math.isinf(size) and size > 0:
             raise InputError("sample_sizes: inf, the population itself, is not available yet")
-        _integer("sample_sizes", size, 1)
+        _integer("sample_sizes", size, 1, MOST_POINTS)
     _distinct("sample_sizes", sizes)
 
 
 def _check_schedule(schedule: dict[str, Any]) -> None:
-    _integer("schedule.max_iter", schedule["max_iter"], 0)
+    _integer("schedule.max_iter", schedule["max_iter"], 0, MOST_ITERATIONS)
     rule, tolerance = schedule["stop"]["rule"], schedule["stop"]["tolerance"]
     _choice("schedule.stop.rule", rule, STOPPING_RULES)
     if rule != "never" or tolerance is not None:
@@ -238,18 +268,31 @@ def _check_schedule(schedule: dict[str, Any]) -> None:
         iterations = schedule[key]
         if isinstance(iterations, list):
             for iteration in iterations:
-                _integer(f"schedule.{key}", iteration, 0)
+                _integer(f"schedule.{key}", iteration, 0, MOST_ITERATIONS)
             _distinct(f"schedule.{key}", iterations)
         else:
-            _choice(f"schedule.{key}", iterations, ("all", "geometric"))
-    if schedule["record_replicates"] != "all":
-        _integer("schedule.record_replicates", schedule["record_replicates"], 0)
+            _choice(f"schedule.{key}", iterations, ("all", "geometric"), ", a list of iterations")
+    kept = schedule["record_replicates"]
+    if kept != "all":
+        _integer("schedule.record_replicates", kept, 0, MOST_REPLICATES, ", or all")
 
 
 def _check_only(config: dict[str, Any]) -> None:
     for partial in config["only"] or []:
         for key, value in partial.items():
             _choice("only", key, CELL_KEYS)
-            known = config["sample_sizes"] if key == "sample_size" else config[key]
+            known = list(config["sample_sizes"] if key == "sample_size" else config[key])
             if value not in known:
                 _refuse(f"only.{key}", value, ", ".join(map(str, known)) or "nothing")
+
+
+def _check_tracking(tracking: dict[str, Any]) -> None:
+    backend, uri = tracking["backend"], tracking["uri"]
+    _choice("tracking.backend", backend, ("sqlite", "server", "none"))
+    _integer("tracking.max_steps", tracking["max_steps"], 2, MOST_ITERATIONS)
+    if backend == "server" and not re.fullmatch(r"https?://[^/\s]+.*", uri or ""):
+        _refuse("tracking.uri", uri, "the server's address, http://host:port")
+    if backend == "sqlite" and uri is not None:
+        path = uri.removeprefix("sqlite:///")
+        if path == uri or not path or path.startswith(":memory:") or Path(path).is_dir():
+            _refuse("tracking.uri", uri, "null or sqlite:///file.db")

@@ -23,28 +23,36 @@ def read_observed(key: str, observed: dict[str, Any]) -> np.ndarray:
     read = {".csv": pd.read_csv, ".parquet": pd.read_parquet}.get(path.suffix)
     if read is None:
         raise InputError(f"{key}.path: got {str(path)!r}; allowed: a .csv or .parquet file")
+    if not path.is_file():
+        raise InputError(f"{key}.path: got {str(path)!r}; no such file")
     try:
         table = read(path)
-    except FileNotFoundError as error:
-        raise InputError(f"{key}.path: got {str(path)!r}; no such file") from error
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{key}.path: {str(path)!r} cannot be read: {reason}") from error
     column = observed["column"]
     if column not in table:
         names = ", ".join(map(str, table.columns))
         raise InputError(f"{key}.column: got {column!r}; allowed: {names}")
-    values = pd.to_numeric(table[column], errors="coerce").to_numpy(float, na_value=np.nan)
-    bad = np.flatnonzero(~np.isfinite(values))
-    if bad.size:
-        got = table[column].iloc[bad[0]]
-        raise InputError(
-            f"{key}: row {bad[0]} of column {column!r} in {path} is {got!r}; "
-            f"allowed: finite numbers ({bad.size} of {values.size} rows are not)"
-        )
-    if not values.size:
+    if not len(table):
         raise InputError(f"{key}: column {column!r} in {path} is empty; allowed: numbers")
-    return values
+    values = table[column]
+    kind = values.dtype
+    if not pd.api.types.is_numeric_dtype(kind) or pd.api.types.is_bool_dtype(kind):
+        numbers = pd.to_numeric(values.astype(str), errors="coerce")
+        first = values[numbers.isna()].iloc[0] if numbers.isna().any() else values.iloc[0]
+        raise InputError(
+            f"{key}: column {column!r} in {path} is of type {kind}, with {first!r}; "
+            "allowed: finite numbers"
+        )
+    numbers = values.to_numpy(float, na_value=np.nan)
+    bad = np.flatnonzero(~np.isfinite(numbers))
+    if bad.size:
+        raise InputError(
+            f"{key}: row {bad[0]} of column {column!r} in {path} is {float(numbers[bad[0]])}; "
+            f"allowed: finite numbers ({bad.size} of {numbers.size} rows are not)"
+        )
+    return numbers
 
 
 def observed_key(values: np.ndarray) -> str:

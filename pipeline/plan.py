@@ -264,6 +264,23 @@ def _check_init(
         )
 
 
+def read_planned(data: DataSet, observed: dict[str, Any]) -> np.ndarray:
+    """Read the observed values of a data set of the plan, shape (n,).
+
+    Raises
+    ------
+    InputError
+        If they are not those that were planned.
+    """
+    values = read_observed(f"observed.{data.observed}", observed)
+    if observed_key(values) != data.key:
+        raise InputError(
+            f"observed.{data.observed}: {observed['path']} has changed since it was planned; "
+            "plan again"
+        )
+    return values
+
+
 def _hashes(
     config: dict[str, Any],
     data_sets: tuple[DataSet, ...],
@@ -312,13 +329,16 @@ def read_plan(folder: Path) -> Plan:
     Raises
     ------
     InputError
-        If there is none.
+        If there is none, or it is not one.
     """
     path = folder / FILE
     if not path.is_file():
         raise InputError(f"{path}: no such file; make it with python -m pipeline.stages.plan")
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    plain = yaml.load(path.read_text("utf-8"), Loader=loader)
-    plain["data_sets"] = tuple(DataSet(**data) for data in plain["data_sets"])
-    plain["cells"] = tuple(Cell(**cell) for cell in plain["cells"])
-    return Plan(**plain)
+    try:
+        plain = yaml.load(path.read_text("utf-8"), Loader=loader)
+        plain["data_sets"] = tuple(DataSet(**data) for data in plain["data_sets"])
+        plain["cells"] = tuple(Cell(**cell) for cell in plain["cells"])
+        return Plan(**plain)
+    except (yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"{path}: damaged; make it with python -m pipeline.stages.plan") from error

@@ -18,8 +18,7 @@ from pipeline.blocks import fit_block
 from pipeline.core.random import key_from_hex
 from pipeline.core.sampling import draw
 from pipeline.errors import InputError
-from pipeline.observed import read_observed
-from pipeline.plan import Cell, Plan, read_plan, truth
+from pipeline.plan import Cell, Plan, read_plan, read_planned, truth
 from pipeline.stages import EXIT_ERROR, exit_status, folders
 from pipeline.store import Block
 from pipeline.tables import (
@@ -43,8 +42,7 @@ def replayed(
     config["schedule"]["record_replicates"] = "all"
     data = plan.data_set(cell)
     if data.observed is not None:
-        points = read_observed(f"observed.{data.observed}", config["observed"][data.observed])
-        points = points[None, :]
+        points = read_planned(data, config["observed"][data.observed])[None, :]
     else:
         mixture = config["mixture"][data.mixture]
         key, rows = key_from_hex(data.key), np.array([replicate])

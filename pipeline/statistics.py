@@ -68,6 +68,32 @@ def convergence(fits: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     return table.reset_index(drop=True)
 
 
+def derived(fits: pd.DataFrame, plan: Plan) -> pd.DataFrame:
+    """Return what a fit is beside the other fits of its replicate, one row per fit in plan order.
+
+    The fits that are compared are those of the same sample and model: all inits, algorithms and
+    starts. Only fits that ended `converged` or `max_iter` take part: the likelihood is unbounded
+    where a component collapses, and what is past no stopping point is no candidate.
+
+    Returns
+    -------
+    DataFrame
+        `cell`, `replicate`, `start`, `fit_id`; `log_likelihood_gap`, the best final log-likelihood
+        minus the fit's own; `rank`, from 1 for the best, ties sharing the lowest. Missing for a fit
+        that takes no part.
+    """
+    groups = {cell.id: f"{cell.data_set} {cell.model}" for cell in plan.cells}
+    position = pd.Index([cell.id for cell in plan.cells]).get_indexer(pd.Index(fits["cell"]))
+    fits = fits.iloc[np.lexsort((fits["start"], fits["replicate"], position))]
+    takes_part = fits["outcome"].isin(["converged", "max_iter"])
+    candidate = fits["log_likelihood"].where(takes_part)
+    together = candidate.groupby([fits["cell"].map(groups), fits["replicate"]], sort=False)
+    result = fits[["cell", "replicate", "start", "fit_id"]].copy()
+    result["log_likelihood_gap"] = together.transform("max") - candidate
+    result["rank"] = together.rank(method="min", ascending=False)
+    return result.reset_index(drop=True)
+
+
 def outcome_counts(fits: pd.DataFrame) -> pd.DataFrame:
     """Return the number of fits and the number of every outcome, per cell; 0 where none."""
     flags = {"n_fits": pd.Series(True, fits.index)}

@@ -19,6 +19,10 @@ log = logging.getLogger(__name__)
 BLOCK_NAME = re.compile(r"r(\d+)-(\d+)-s(\d+)-(\d+)\.fits\.parquet")
 
 
+# Key of a block file's metadata: cell and block it was written as.
+NAME = "block"
+
+
 class Block(NamedTuple):
     """The fits of replicates [first, stop) x starts [first_start, stop_start) of a cell."""
 
@@ -46,16 +50,27 @@ def _path(folder: Path, block: Block, table: str) -> Path:
 def write_block(folder: Path, block: Block, fits: pa.Table, traces: pa.Table) -> None:
     """Store a finished block; it counts from the moment its fits are there, the last file."""
     for table, rows in (("traces", traces), ("fits", fits)):
-        with atomic_write(_path(folder, block, table)) as temporary:
-            pq.write_table(rows, temporary, compression="zstd", write_page_checksum=True)
+        path = _path(folder, block, table)
+        named = rows.replace_schema_metadata({NAME: f"{folder.name}/{path.name}"})
+        with atomic_write(path) as temporary:
+            pq.write_table(named, temporary, compression="zstd", write_page_checksum=True)
 
 
 def read_table(folder: Path, block: Block, table: str) -> pa.Table:
-    """Read the `fits` or `traces` of a stored block, checking its checksums."""
+    """Read the `fits` or `traces` of a stored block.
+
+    Raises
+    ------
+    OSError, pyarrow.ArrowException
+        If the file is damaged, or is another block's.
+    """
     path = _path(folder, block, table)
     # ParquetFile rather than read_table: the latter takes folder names for partition keys.
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
-        return file.read()
+        rows = file.read()
+    if (rows.schema.metadata or {}).get(NAME.encode()) != f"{folder.name}/{path.name}".encode():
+        raise OSError(f"{path} is not the block that its name says")
+    return rows.replace_schema_metadata()
 
 
 def stored_blocks(folder: Path) -> list[Block]:

@@ -17,6 +17,9 @@ from pipeline.plan import Cell, Plan
 REPRESENTATIVE = (0, 0)
 FITS = "fits"
 TRACES = "traces"
+STATISTICS = "convergence.parquet"
+# Key of a Parquet file's metadata: what the file was made from.
+CONTENT = "content"
 # Rows of a row group: fixed, so that a file does not depend on how its rows were computed.
 ROW_GROUP = 1 << 17
 
@@ -85,7 +88,7 @@ def parse_fit_id(name: str) -> tuple[str, int, int]:
         If the name is not of the form that `fit_id` makes.
     """
     cell_id, replicate, start = name.rsplit("-", 2)
-    if replicate[:1] != "r" or start[:1] != "s":
+    if fit_id(cell_id, int(replicate[1:]), int(start[1:])) != name:
         raise ValueError(f"{name!r} is not of the form <cell>-r<replicate>-s<start>")
     return cell_id, int(replicate[1:]), int(start[1:])
 
@@ -110,8 +113,12 @@ def labelled(table: pa.Table, cell: Cell, schema: pa.Schema) -> pa.Table:
     return pa.table(columns, schema=schema)
 
 
-def write_part(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> None:
-    """Write tables as one Parquet file with row groups of `ROW_GROUP` rows, whole or not at all."""
+def write_part(path: Path, tables: Iterable[pa.Table], schema: pa.Schema, cell: Cell) -> None:
+    """Write a cell's tables as one Parquet file, whole or not at all.
+
+    Row groups have `ROW_GROUP` rows, and the file's metadata the cell's content.
+    """
+    schema = schema.with_metadata({CONTENT: _content(cell)})
     with (
         atomic_write(path) as temporary,
         pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
@@ -127,6 +134,57 @@ def write_part(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> Non
                 waiting = [together.slice(ROW_GROUP)]
                 rows -= ROW_GROUP
         writer.write_table(pa.concat_tables(waiting) if rows else schema.empty_table(), ROW_GROUP)
+
+
+def _content(cell: Cell) -> str:
+    return f"{cell.content} {cell.replicates} {cell.starts}"
+
+
+def check_parts(folder: Path, plan: Plan, data_sets: Sequence[str]) -> None:
+    """Refuse fits or traces that were not made for this plan.
+
+    Raises
+    ------
+    InputError
+        If a part is missing, unreadable or of other content.
+    """
+    for data_set in data_sets:
+        for index, cell in enumerate(plan.cells):
+            path = folder / data_set / part_name(index, cell)
+            try:
+                metadata = pq.read_schema(path).metadata or {}
+            except (OSError, pa.ArrowException) as error:
+                raise InputError(f"{path}: cannot be read; run the stage fit first") from error
+            if metadata.get(CONTENT.encode()) != _content(cell).encode():
+                raise InputError(f"{path}: made for another plan; run the stage fit again")
+
+
+def write_statistics(path: Path, table: pd.DataFrame, plan: Plan) -> None:
+    """Write `convergence.parquet` with the identity of what it was made from."""
+    rows = pa.Table.from_pandas(table, preserve_index=False)
+    identity = {CONTENT: plan.hashes["aggregate"]}
+    with atomic_write(path) as temporary:
+        pq.write_table(
+            rows.replace_schema_metadata((rows.schema.metadata or {}) | identity), temporary
+        )
+
+
+def read_statistics(folder: Path, plan: Plan) -> pd.DataFrame:
+    """Read `convergence.parquet`.
+
+    Raises
+    ------
+    InputError
+        If it is missing, or was not made for this plan.
+    """
+    path = folder / STATISTICS
+    try:
+        rows = pq.ParquetFile(path).read()
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path}: cannot be read; run the stage aggregate first") from error
+    if rows.schema.metadata.get(CONTENT.encode()) != plan.hashes["aggregate"].encode():
+        raise InputError(f"{path}: made for another plan; run the stage aggregate again")
+    return rows.to_pandas()
 
 
 def part_name(index: int, cell: Cell) -> str:

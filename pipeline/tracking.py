@@ -2,12 +2,14 @@
 
 import logging
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import unquote, urlparse
 
 from pipeline.errors import TrackingError
 from pipeline.runs import DataSource, Metric, Run
@@ -90,7 +92,7 @@ def synchronize(
         written = 0
         # MLflow lists the newest run first; written from the last, they stand in the plan's order.
         for run in reversed(runs):
-            same = [each for each in present if _is_copy(each, run)]
+            same = [each for each in present if _is_copy(each, run, store)]
             if same:
                 kept[run.cell] = same[0].info.run_id
                 if same[0].info.run_name != run.name:
@@ -100,8 +102,9 @@ def synchronize(
                 written += 1
             advance(1)
         superfluous = {each.info.run_id for each in present} - set(kept.values())
-        for run_id in sorted(superfluous):
-            store.client.delete_run(run_id)
+        for each in present:
+            if each.info.run_id in superfluous:
+                _delete(store, each)
     page = f"{store.ui}/#/experiments/{experiment_id}"
     return Tracked(
         experiment_url=page + VIEW,
@@ -141,7 +144,8 @@ def _open(settings: dict[str, Any]) -> Iterator[Store]:
                 client._tracking_client.store._dispose_engine()
     except (MlflowException, SQLAlchemyError, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise TrackingError(f"tracking.uri {uri}: {reason}") from error
+        hint = "" if server else " (if the database is damaged, delete it: track makes it anew)"
+        raise TrackingError(f"tracking.uri {uri}: {reason}{hint}") from error
 
 
 def _check_server(uri: str) -> None:
@@ -234,13 +238,33 @@ def _present(store: Store, experiment_id: str, results: str) -> "list[StoredRun]
     return runs
 
 
-def _is_copy(stored: "StoredRun", run: Run) -> bool:
+def _is_copy(stored: "StoredRun", run: Run, store: Store) -> bool:
     tags = stored.data.tags
+    folder = _artifact_folder(stored, store)
+    # MLflow does not notice that its artifacts are gone.
+    gone = folder is not None and bool(run.snapshots or run.artifacts) and not folder.is_dir()
     return (
         stored.info.status == "FINISHED"
         and tags.get("cell") == run.cell
         and tags.get("content") == run.content
+        and not gone
     )
+
+
+def _artifact_folder(stored: "StoredRun", store: Store) -> Path | None:
+    """Return where a run's artifacts lie, if that is in this project's own folder."""
+    if store.artifacts is None:
+        return None
+    folder = Path(unquote(urlparse(stored.info.artifact_uri).path))
+    return folder if folder.is_relative_to(store.artifacts) else None
+
+
+def _delete(store: Store, stored: "StoredRun") -> None:
+    """Delete a run and its artifacts, which MLflow alone would keep until `mlflow gc`."""
+    store.client.delete_run(stored.info.run_id)
+    folder = _artifact_folder(stored, store)
+    if folder is not None:
+        shutil.rmtree(folder.parent, ignore_errors=True)
 
 
 def _write(store: Store, experiment_id: str, results: str, run: Run, details: Details) -> str:

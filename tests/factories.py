@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from scipy.stats import norm
 
 from pipeline.config import compose
 from pipeline.plan import Cell, Plan, make_plan, write_plan
 from pipeline.statistics import convergence
+from pipeline.tables import FITS, STATISTICS, TRACES, part_name, write_part, write_statistics
 
 Theta = tuple[np.ndarray, np.ndarray, np.ndarray]  # weights, means, scales, each (n_components,)
 
@@ -55,10 +57,17 @@ def write_study(study: Study, folder: Path) -> None:
             path = folder / data.file
             path.parent.mkdir(parents=True, exist_ok=True)
             np.save(path, study.samples[data.id])
-    for name, table in (("fits", study.fits), ("traces", study.traces)):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        table.to_parquet(folder / name / "00000.parquet", index=False)
-    study.convergence.to_parquet(folder / "convergence.parquet", index=False)
+    write_tables(study.plan, study.fits, study.traces, folder)
+    write_statistics(folder / STATISTICS, study.convergence, study.plan)
+
+
+def write_tables(plan: Plan, fits: pd.DataFrame, traces: pd.DataFrame, folder: Path) -> None:
+    """Write fits and traces as the stage fit does, whatever columns they have."""
+    for name, table in ((FITS, fits), (TRACES, traces)):
+        for index, cell in enumerate(plan.cells):
+            rows = pa.Table.from_pandas(table[table["cell"] == cell.id], preserve_index=False)
+            rows = rows.replace_schema_metadata()
+            write_part(folder / name / part_name(index, cell), [rows], rows.schema, cell)
 
 
 def _sample(plan: Plan, data: Any) -> np.ndarray:

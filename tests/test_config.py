@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -159,6 +160,39 @@ BAD = {
     "only unknown key": (["only=[{size: 40}]"], "only"),
     "only unknown value": (["only=[{mixture: nosuch}]"], "only.mixture"),
     "degeneracy negative": (["degeneracy.scale=-1"], "degeneracy.scale"),
+    "max_iter beyond 64 bits": (["schedule.max_iter=99999999999999999999999"], "max_iter"),
+    "replicates beyond reason": (["replicates=99999999999999999999"], "replicates"),
+    "size beyond memory": (["sample_sizes=[1000000000000]"], "sample_sizes"),
+    "samples beyond the disk": (["replicates=1000000000", "sample_sizes=[1000000]"], "free"),
+    "starts beyond reason": (["starts=100000000000000000000"], "starts"),
+    "record beyond 64 bits": (["schedule.record=[99999999999999999999999]"], "schedule.record"),
+    "workers beyond reason": (["executor.workers=10000000000000000000000"], "executor.workers"),
+    "fixed weights as text": (["model.notebook.weights=['0.5','0.5']"], "model.notebook.weights"),
+    "fixed scale as truth value": (["model.notebook.scales=true"], "model.notebook.scales"),
+    "truth values as scales": (["model.notebook.scales=[true,true]"], "model.notebook.scales"),
+    "truth value as integer": (["replicates=true"], "replicates"),
+    "null group": (["mixture=null"], "mixture=null"),
+    "null tracking": (["tracking=null"], "tracking=null"),
+    "null experiment": (["experiment=null"], "experiment"),
+    "no experiment": (["experiment=[]"], "experiment"),
+    "two experiments": (["experiment=[notebook,convergence]"], "experiment"),
+    "experiment taken away": (["~experiment"], "experiment"),
+    "experiment with its ending": (["experiment=notebook.yaml"], "notebook.yaml"),
+    "no key": (["=1"], "=1"),
+    "no group": (["@x=1"], "@x=1"),
+    "nested means": (["mixture.notebook.means=[[1],[2]]"], "mixture.notebook.means"),
+    "only with a list": (["only=[{mixture: [notebook]}]"], "only.mixture"),
+    "only with a mapping": (["only=[{mixture: {a: 1}}]"], "only.mixture"),
+    "only not a list": (["only={mixture: notebook}"], "only"),
+    "only of names": (["only=[notebook]"], "only"),
+    "number for a section": (["degeneracy=5"], "degeneracy"),
+    "text for a section": (["schedule.stop=aitken"], "schedule.stop"),
+    "database nowhere": (["tracking.uri=sqlite://"], "tracking.uri"),
+    "database in memory": (["tracking.uri=sqlite:///:memory:"], "tracking.uri"),
+    "database a folder": (["tracking.uri=sqlite:////tmp"], "tracking.uri"),
+    "server that is none": (["tracking=server", "tracking.uri=notaurl"], "tracking.uri"),
+    "broken sweep": (["-m", "seed=[1"], "seed=[1"),
+    "sweep over nothing known": (["-m", "seed=glob(*)"], "seed"),
     "broken override": (["mixture=[notebook"], "mixture"),
     "not an override": (["notebook"], "notebook"),
     "no such file": (["mixture=[]", "+observed.mine={path: no.csv, column: x}"], "observed.mine"),
@@ -199,6 +233,24 @@ def test_bad_data_is_refused(content, column, named, workspace, capsys):
     assert named in error
     assert len(error.strip().splitlines()) <= 2
     assert [path.name for path in workspace.iterdir()] == ["my.csv"]
+
+
+def test_only_numbers_are_data(workspace):
+    tables = {
+        "text": pd.DataFrame({"x": ["1", "2", "4"]}),
+        "times": pd.DataFrame({"x": pd.to_datetime(["2020-01-01", "2021-01-01", "2022-01-01"])}),
+        "truths": pd.DataFrame({"x": [True, False, True]}),
+        "missing": pd.DataFrame({"x": [1.0, None, 2.0]}),
+    }
+    for name, table in tables.items():
+        table.to_parquet(f"{name}.parquet")
+        observed = f"+observed.mine={{path: {name}.parquet, column: x}}"
+        with pytest.raises(InputError, match=r"observed\.mine.*allowed: finite numbers"):
+            make_plan(compose(["mixture=[]", observed, "model.notebook.n_components=2"]))
+    (workspace / "folder.csv").mkdir()
+    observed = "+observed.mine={path: folder.csv, column: x}"
+    with pytest.raises(InputError, match="no such file"):
+        make_plan(compose(["mixture=[]", observed, "model.notebook.n_components=2"]))
 
 
 def test_observed_data_need_the_number_of_components(workspace):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
+import pytest
 from scipy.special import logsumexp
 from scipy.stats import norm
 
@@ -16,11 +17,15 @@ from pipeline import blocks
 from pipeline.__main__ import job_folder, main, run_stages
 from pipeline.config import compose
 from pipeline.stages import exit_status
+from pipeline.stages.aggregate import aggregate
 from pipeline.stages.fit import fit
 from pipeline.stages.generate import generate
 from pipeline.stages.plan import plan
+from pipeline.stages.report import report
+from pipeline.stages.track import track
 from pipeline.tables import read_fits, read_traces
 
+TRACKED = {"backend": "sqlite", "uri": None, "max_steps": 64}
 QUICK = ("tracking=none", "report=minimal")
 STUDY = (
     "experiment=convergence",
@@ -76,7 +81,7 @@ def test_tables_have_their_columns_and_one_row_per_fit(workspace):
     assert fits[always].notna().all().all()
     assert fits.loc[~two, ["weight_2", "mean_2", "scale_2"]].notna().all().all()
     assert fits["observed"].isna().all()
-    schemas = {pq.read_schema(path) for path in (folder / "fits").iterdir()}
+    schemas = {pq.read_schema(path).remove_metadata() for path in (folder / "fits").iterdir()}
     assert len(schemas) == 1
     names = {path.name for path in folder.iterdir()}
     assert names == {
@@ -86,6 +91,7 @@ def test_tables_have_their_columns_and_one_row_per_fit(workspace):
         "traces",
         "convergence.parquet",
         "convergence.csv",
+        "derived.parquet",
         "metrics.json",
         "figures",
         "report.html",
@@ -268,6 +274,55 @@ def test_an_unexpected_failure_is_a_row_and_spares_the_others(workspace, monkeyp
     assert list(found.loc[bad, "outcome"]) == ["error"]
     assert found.loc[bad, ["log_likelihood", "mean_0"]].isna().all().all()
     pd.testing.assert_frame_equal(found[~bad], whole[~bad])
+
+
+def test_a_stage_refuses_what_was_made_for_another_plan(workspace, capsys):
+    """Old samples under a new plan would poison the store, and old fits would be shown as new."""
+    config = compose([*STUDY, "mixture=[notebook]"])
+    run_stages(config, folder := Path("results"))
+    fits = prints(folder)
+    plan(config | {"seed": 9}, folder)
+    for stage, needed in ((fit, "generate"), (aggregate, "fit"), (report, "fit"), (track, "fit")):
+        if stage is track:
+            plan(config | {"seed": 9, "tracking": TRACKED}, folder)
+        assert exit_status(lambda stage=stage: stage(folder)) == 2
+        assert f"run the stage {needed} again" in capsys.readouterr().err
+    assert prints(folder) == fits
+    generate(folder)
+    fit(folder)
+    assert exit_status(lambda: report(folder)) == 2
+    assert "run the stage aggregate again" in capsys.readouterr().err
+    assert not Path("mlflow.db").exists()
+    clean = numbers("mixture=[notebook]", "seed=9", "store_dir=.clean", to="clean")
+    assert prints(folder) == prints(clean)
+
+
+def test_samples_of_fixed_counts_are_checked_whole(workspace):
+    settings = ("mixture=[notebook]", "mixture.notebook.allocation=proportional")
+    numbers(*settings, "sample_sizes=[6000]", "replicates=2", "schedule.max_iter=1")
+    shutil.rmtree(".cells")
+    fit(Path("results"))
+    path = Path("results/samples/notebook-n6000.npy")
+    samples = np.load(path)
+    samples[1, -1] += 1
+    np.save(path, samples)
+    shutil.rmtree(".cells")
+    assert exit_status(lambda: fit(Path("results"))) == 2
+
+
+def test_nothing_recorded_but_the_ends(workspace):
+    folder = numbers("schedule.record=[]", "mixture=[notebook]")
+    traces = read_traces(folder)
+    assert (traces.groupby("replicate").size() <= 2).all()
+
+
+@pytest.mark.parametrize("damage", ["", "experiment: [", "cells: 3", "just text"])
+def test_a_damaged_plan_is_told(workspace, capsys, damage):
+    folder = numbers("mixture=[notebook]")
+    (folder / "plan.yaml").write_text(damage)
+    (folder / "timings.parquet").write_text("damaged")
+    assert exit_status(lambda: fit(folder)) == 2
+    assert "damaged" in capsys.readouterr().err
 
 
 def test_a_stage_without_its_input_says_which_to_run(workspace, capsys):

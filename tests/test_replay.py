@@ -55,6 +55,7 @@ def test_a_changed_record_is_told(study, capsys, table, column):
     ("fit_id", "named"),
     [
         ("nonsense", "nonsense"),
+        ("overlap_high-free-n40-kmeans_pp-em-r00-s0", "r00"),
         ("nosuch-r0-s0", "nosuch"),
         ("overlap_high-free-n40-kmeans_pp-em-r12-s0", "r0 to r11"),
         ("overlap_high-free-n40-kmeans_pp-em-r0-s2", "s0 to s1"),

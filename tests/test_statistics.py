@@ -12,8 +12,10 @@ import pytest
 
 from pipeline.plan import Cell, Plan, write_plan
 from pipeline.stages.aggregate import aggregate
-from pipeline.statistics import convergence, fit_columns
+from pipeline.statistics import convergence, derived, fit_columns
+from tests.factories import make_study, write_tables
 
+GAP = ["log_likelihood_gap", "rank"]
 OUTCOMES = [
     "nonfinite",
     "degenerate_scale",
@@ -47,7 +49,7 @@ def cell(id_, n_components=2, replicates=1, starts=1, sample_size=50, observed=N
 
 def plan_of(*cells):
     config = {"mixture": {"pair": TRUTH}}
-    return Plan("study", "title", "question", {}, {}, config, (), cells)
+    return Plan("study", "title", "question", {"aggregate": "0"}, {}, config, (), cells)
 
 
 def names(n_components):
@@ -367,12 +369,16 @@ def test_standard_errors_are_the_spread_over_repeated_studies():
     assert abs(got["bias_mean_0"].mean() - 0.3) < 4.0 * standard_error
 
 
+def with_ids(fits):
+    return fits.assign(fit_id=[f"fit {index}" for index in range(len(fits))])
+
+
 @pytest.fixture
 def folder(varied, tmp_path):
     fits, plan = varied
     write_plan(plan, tmp_path)
-    (tmp_path / "fits").mkdir()
-    fits.to_parquet(tmp_path / "fits" / "part.parquet", index=False)
+    fits = with_ids(fits)
+    write_tables(plan, fits, fits.iloc[:0], tmp_path)
     return tmp_path
 
 
@@ -389,13 +395,15 @@ def test_aggregate_writes_the_same_table_twice(varied, folder):
 
 def test_aggregate_is_deterministic_and_leaves_nothing_behind(varied, folder):
     aggregate(folder)
-    files = ["convergence.csv", "convergence.parquet", "metrics.json"]
+    files = ["convergence.csv", "convergence.parquet", "derived.parquet", "metrics.json"]
     before = [(folder / name).read_bytes() for name in files]
-    shuffled = varied[0].sample(frac=1.0, random_state=3)
-    shuffled.to_parquet(folder / "fits" / "part.parquet", index=False)
+    shuffled = with_ids(varied[0]).sample(frac=1.0, random_state=3)
+    write_tables(varied[1], shuffled, shuffled.iloc[:0], folder)
     aggregate(folder)
     assert [(folder / name).read_bytes() for name in files] == before
-    assert sorted(path.name for path in folder.iterdir()) == sorted([*files, "fits", "plan.yaml"])
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        [*files, "fits", "traces", "plan.yaml"]
+    )
 
 
 def test_metrics_are_plain_numbers_without_missing_ones(varied, folder):
@@ -418,3 +426,38 @@ def test_metrics_are_plain_numbers_without_missing_ones(varied, folder):
     assert metrics["n_iter_median_smallest"] == table["n_iter_median"].min()
     known = [table[f"rmse_mean_{k}"].dropna() for k in range(2)]
     assert metrics["rmse_mean"] == pytest.approx(pd.concat(known).mean(), rel=1e-14)
+
+
+def test_derived_compares_the_fits_of_one_replicate_and_model():
+    study = make_study(
+        "experiment=convergence",
+        "mixture=[overlap_low]",
+        "model=[free,shared_scale]",
+        "sample_sizes=[20]",
+        "replicates=4",
+        "starts=3",
+        "schedule.max_iter=6",
+    )
+    fits = study.fits.copy()
+    fits.loc[[0, 5, 17], "outcome"] = "degenerate_scale"
+    fits.loc[0, "log_likelihood"] = 1e9
+    fits.loc[7, "log_likelihood"] = fits.loc[6, "log_likelihood"]
+    table = derived(fits.sample(frac=1, random_state=1), study.plan)
+    assert list(table.columns) == ["cell", "replicate", "start", "fit_id", *GAP]
+    assert list(table["fit_id"]) == list(fits["fit_id"])
+    cells = {cell.id: cell for cell in study.plan.cells}
+    for index, fit in fits.iterrows():
+        if fit["outcome"] not in ("converged", "max_iter"):
+            assert table.loc[index, GAP].isna().all()
+            continue
+        rivals = [
+            other["log_likelihood"]
+            for _, other in fits.iterrows()
+            if other["outcome"] in ("converged", "max_iter")
+            and other["replicate"] == fit["replicate"]
+            and cells[other["cell"]].model == cells[fit["cell"]].model
+        ]
+        assert len(rivals) > 2
+        assert table.loc[index, "log_likelihood_gap"] == max(rivals) - fit["log_likelihood"]
+        better = sum(value > fit["log_likelihood"] for value in rivals)
+        assert table.loc[index, "rank"] == 1 + better

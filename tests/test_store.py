@@ -74,7 +74,7 @@ def test_rows_come_in_order_whatever_the_blocks(tmp_path: Path):
 
 
 @pytest.mark.parametrize("table", ["fits", "traces"])
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "gone"])
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "gone", "another's"])
 def test_a_damaged_block_is_told_and_left_out(tmp_path: Path, caplog, table: str, damage: str):
     good, bad = Block(0, 3, 0, STARTS), Block(3, 6, 0, STARTS)
     store(tmp_path, good, bad)
@@ -82,6 +82,9 @@ def test_a_damaged_block_is_told_and_left_out(tmp_path: Path, caplog, table: str
     content = bytearray(path.read_bytes())
     if damage == "gone":
         path.unlink()
+    elif damage == "another's":
+        (other,) = tmp_path.glob(f"r0-3-*.{table}.parquet")
+        path.write_bytes(other.read_bytes())
     elif damage == "truncated":
         path.write_bytes(content[: len(content) // 2])
     else:

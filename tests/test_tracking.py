@@ -14,12 +14,12 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import TrackingError
-from pipeline.plan import write_plan
+from pipeline.plan import read_plan, write_plan
 from pipeline.stages.track import LINKS, links_page, track
-from pipeline.tables import FITS, TRACES, part_name
+from pipeline.tables import STATISTICS, write_statistics
 from pipeline.tracking import Tracked
 from tests.conftest import ROOT
-from tests.factories import Study, make_study
+from tests.factories import Study, make_study, write_tables
 
 # What MLflow itself does with its libraries is not this project's.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow")
@@ -60,12 +60,8 @@ def laid_out(study: Study, folder: Path) -> Path:
     """Write the files that `track` reads, with plain pictures."""
     plan = study.plan
     write_plan(plan, folder)
-    for name, table in ((FITS, study.fits), (TRACES, study.traces)):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        for index, cell in enumerate(plan.cells):
-            part = table[table["cell"] == cell.id]
-            part.to_parquet(folder / name / part_name(index, cell), index=False)
-    study.convergence.to_parquet(folder / "convergence.parquet", index=False)
+    write_tables(plan, study.fits, study.traces, folder)
+    write_statistics(folder / STATISTICS, study.convergence, plan)
     pictures = folder / "figures" / "snapshots"
     pictures.mkdir(parents=True, exist_ok=True)
     for cell in plan.cells:
@@ -372,8 +368,21 @@ def test_statistics_decide_the_content(workspace, study):
     before = stored()
     table = pd.read_parquet(folder / "convergence.parquet")
     table.loc[0, "bias_mean_0"] += 1e-12
-    table.to_parquet(folder / "convergence.parquet", index=False)
+    write_statistics(folder / STATISTICS, table, read_plan(folder))
     track(folder)
     after = stored()
     changed = [key for key, run in after.items() if run.info.run_id != before[key].info.run_id]
     assert changed == [("results/notebook", table.loc[0, "cell"])]
+
+
+def test_lost_artifacts_are_noticed_and_old_ones_removed(workspace):
+    folder = laid_out(make_study(*OVERRIDES), workspace / "results/notebook")
+    track(folder)
+    before = {run.info.run_id for run in stored().values()}
+    shutil.rmtree("mlartifacts")
+    track(folder)
+    after = {run.info.run_id for run in stored().values()}
+    assert not before & after
+    assert {path.name for path in Path("mlartifacts/notebook").iterdir()} == after
+    track(folder)
+    assert {run.info.run_id for run in stored().values()} == after

@@ -128,13 +128,21 @@ def timed(stage: str, folder: Path) -> Iterator[None]:
     record_timings(folder, stage, [(stage, "", time.perf_counter() - began)])
 
 
+def _readable(path: Path) -> pd.DataFrame | None:
+    """Return what can be read: clock readings are not worth a failure."""
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError):
+        return None
+
+
 def record_timings(folder: Path, stage: str, rows: list[tuple[str, str, float]]) -> None:
     """Replace the rows (what, cell, seconds) of one stage in `timings.parquet`."""
     path = folder / TIMINGS
     new = pd.DataFrame(rows, columns=["what", "cell", "seconds"])
     new.insert(0, "stage", stage)
-    if path.is_file():
-        old = pd.read_parquet(path)
+    old = _readable(path)
+    if old is not None:
         kept = old[(old["stage"] != stage) | ~old["what"].isin(new["what"])]
         new = pd.concat([kept, new], ignore_index=True)
     with atomic_write(path) as temporary:

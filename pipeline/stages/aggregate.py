@@ -10,18 +10,21 @@ import pandas as pd
 from pipeline.files import atomic_write, write_text
 from pipeline.plan import read_plan
 from pipeline.stages import run
-from pipeline.statistics import convergence, fit_columns
-from pipeline.tables import OUTCOMES, read_fits
+from pipeline.statistics import convergence, derived, fit_columns
+from pipeline.tables import FITS, OUTCOMES, STATISTICS, check_parts, read_fits, write_statistics
 
 log = logging.getLogger(__name__)
 
 
 def aggregate(folder: Path) -> None:
-    """Write `convergence.parquet`, `convergence.csv` and `metrics.json` of a results folder."""
+    """Write the statistics of a results folder: per cell, per fit, and of the whole study."""
     plan = read_plan(folder)
-    table = convergence(read_fits(folder, fit_columns(plan)), plan)
-    with atomic_write(folder / "convergence.parquet") as path:
-        table.to_parquet(path, index=False)
+    check_parts(folder, plan, [FITS])
+    fits = read_fits(folder, [*fit_columns(plan), "fit_id"])
+    table = convergence(fits, plan)
+    write_statistics(folder / STATISTICS, table, plan)
+    with atomic_write(folder / "derived.parquet") as path:
+        derived(fits, plan).to_parquet(path, index=False)
     # Shortest decimals that read back as the same float64.
     write_text(folder / "convergence.csv", table.to_csv(index=False, lineterminator="\n"))
     text = json.dumps(metrics(table), indent=2, sort_keys=True, allow_nan=False)

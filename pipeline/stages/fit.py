@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.blocks import block_size, fit_block
+from pipeline.core.random import key_from_hex
+from pipeline.core.sampling import draw
 from pipeline.errors import InputError
-from pipeline.observed import observed_key, read_observed
-from pipeline.plan import Cell, Plan, read_plan
+from pipeline.plan import Cell, DataSet, Plan, read_plan, read_planned, truth
 from pipeline.progress import progress
 from pipeline.stages import record_timings, run
 from pipeline.store import (
@@ -61,6 +62,20 @@ def _missing(plan: Plan, cell: Cell, stored: dict[str, list[Block]]) -> Iterator
     yield from missing_blocks(cell.replicates, cell.starts, stored[cell.content], size)
 
 
+def belongs(samples: np.ndarray, data: DataSet, plan: Plan) -> bool:
+    """Return whether samples have the plan's shape and, in their ends, the plan's numbers."""
+    if samples.shape != (data.replicates, data.sample_size):
+        return False
+    mixture = plan.config["mixture"][data.mixture]
+    size = data.sample_size
+    if mixture["allocation"] == "multinomial":
+        # Independent points: the beginning of a sample is that of a smaller one.
+        size = min(size, 4096)
+    ends = np.unique([0, data.replicates - 1])
+    drawn = draw(key_from_hex(data.key), ends, size, *truth(mixture), mixture["allocation"])
+    return np.array_equal(samples[ends, :size], drawn)
+
+
 def sample_reader(plan: Plan, folder: Path) -> Callable[[Cell], np.ndarray]:
     """Return a function from a cell to its samples, shape (replicates, sample_size).
 
@@ -74,18 +89,14 @@ def sample_reader(plan: Plan, folder: Path) -> Callable[[Cell], np.ndarray]:
     def read(data_set: str) -> np.ndarray:
         data = next(data for data in plan.data_sets if data.id == data_set)
         if data.observed is not None:
-            key = f"observed.{data.observed}"
-            values = read_observed(key, plan.config["observed"][data.observed])
-            if observed_key(values) != data.key:
-                raise InputError(f"{key}: the file has changed since it was planned; plan again")
-            return values[None, :]
+            return read_planned(data, plan.config["observed"][data.observed])[None, :]
         path = folder / str(data.file)
         try:
             samples = np.load(path, mmap_mode="r")
         except (OSError, ValueError) as error:
             raise InputError(f"{path}: cannot be read; run the stage generate first") from error
-        if samples.shape != (data.replicates, data.sample_size):
-            raise InputError(f"{path}: shape {samples.shape} is not the plan's; generate again")
+        if not belongs(samples, data, plan):
+            raise InputError(f"{path}: made for another plan; run the stage generate again")
         return samples
 
     return lambda cell: read(cell.data_set)
@@ -147,7 +158,7 @@ def _assemble(plan: Plan, folder: Path, store: Path) -> None:
                 cell_store, blocks, cell.replicates, cell.starts, table, block_size(plan, cell)
             )
             parts = (labelled(part, cell, schema) for part in rows)
-            write_part(folder / table / part_name(index, cell), parts, schema)
+            write_part(folder / table / part_name(index, cell), parts, schema, cell)
     remove_other_parts(folder, plan)
 
 

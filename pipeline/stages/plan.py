@@ -5,11 +5,13 @@
 """
 
 import logging
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 from pipeline.config import compose
+from pipeline.errors import InputError
 from pipeline.plan import Plan, make_plan, write_plan
 from pipeline.stages import exit_status, params, timed
 
@@ -21,11 +23,25 @@ def plan(config: dict[str, Any], folder: Path) -> Plan:
     result, remarks = make_plan(config)
     for remark in remarks:
         log.info("%s", remark)
+    _check_space(result, folder)
     n_fits = sum(cell.replicates * cell.starts for cell in result.cells)
     log.info("plan: %s: %d cells, %d fits", result.experiment, len(result.cells), n_fits)
     with timed("plan", folder):
         write_plan(result, folder)
     return result
+
+
+def _check_space(result: Plan, folder: Path) -> None:
+    """Refuse samples that the disk cannot hold, before anything is written."""
+    drawn = [data for data in result.data_sets if data.file is not None]
+    needed = 8 * sum(data.replicates * data.sample_size for data in drawn)
+    existing = next(path for path in [folder, *folder.absolute().parents] if path.is_dir())
+    free = shutil.disk_usage(existing).free
+    if needed > free:
+        raise InputError(
+            f"sample_sizes, replicates: the samples need {needed / 1e9:,.0f} GB; allowed: the "
+            f"{free / 1e9:,.0f} GB that are free in {existing}"
+        )
 
 
 def main() -> None:

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from pipeline.files import atomic_write, remove_others, write_text
 from pipeline.observed import read_observed
@@ -11,7 +10,15 @@ from pipeline.plan import Cell, Plan, read_plan
 from pipeline.plots import FIGURES, Group, cell_snapshots, groups, png_bytes, svg_bytes
 from pipeline.report import Picture, render_report
 from pipeline.stages import run
-from pipeline.tables import REPRESENTATIVE, read_fits, read_traces
+from pipeline.tables import (
+    FITS,
+    REPRESENTATIVE,
+    TRACES,
+    check_parts,
+    read_fits,
+    read_statistics,
+    read_traces,
+)
 
 MOST_GROUPS = 20  # with figures: they keep the page under about 10 MB
 MOST_CELLS = 24  # with single snapshot pictures
@@ -21,7 +28,8 @@ LARGEST_SVG = 400_000  # bytes: beyond it the page holds the PNG
 def report(folder: Path) -> None:
     """Write `figures/` and `report.html` of a results folder, and remove what is stale there."""
     plan = read_plan(folder)
-    convergence = pd.read_parquet(folder / "convergence.parquet")
+    check_parts(folder, plan, [FITS, TRACES])
+    convergence = read_statistics(folder, plan)
     figures = folder / "figures"
     pictures: list[Picture] = []
     remark = ""

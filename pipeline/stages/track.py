@@ -14,7 +14,14 @@ from pipeline.files import write_text
 from pipeline.plan import Cell, Plan, digest, read_plan
 from pipeline.progress import progress
 from pipeline.stages import run
-from pipeline.tables import FITS, REPRESENTATIVE, TRACES, part_name
+from pipeline.tables import (
+    FITS,
+    REPRESENTATIVE,
+    TRACES,
+    check_parts,
+    part_name,
+    read_statistics,
+)
 
 LINKS = "mlflow_links.html"
 # Copies of what the folder holds once are for small studies.
@@ -37,7 +44,8 @@ def track(folder: Path) -> None:
     if settings["backend"] == "none":
         log.info("track: nothing to do (tracking=none)")
         return
-    statistics = pd.read_parquet(folder / "convergence.parquet").set_index("cell")
+    check_parts(folder, plan, [FITS, TRACES])
+    statistics = read_statistics(folder, plan).set_index("cell")
     try:
         with progress("track", len(plan.cells)) as advance:
             tracked = tracking.synchronize(
