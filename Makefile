@@ -9,7 +9,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: reproduce test check unit ui setup format lock clean help
+.PHONY: reproduce test check unit bench ui setup format lock clean help
 
 reproduce: setup  ## rerun whatever changed, and say where the results are
 	dvc repro
@@ -29,6 +29,9 @@ check: setup  ## lint, types, import contract
 	ruff format --check
 	mypy
 	lint-imports
+
+bench: setup  ## the kernel beside its peers; writes docs/performance.md
+	python -m benchmarks.kernel
 
 ui: setup  ## the MLflow UI on http://127.0.0.1:5000
 	mlflow server --backend-store-uri sqlite:///mlflow.db --artifacts-destination mlartifacts \

@@ -46,20 +46,21 @@ def fit(folder: Path) -> None:
     """Complete the store and write the `fits/` and `traces/` of a results folder."""
     plan = read_plan(folder)
     store = Path(plan.config["store_dir"])
-    stored = {cell.content: stored_blocks(folder_of(store, cell.content)) for cell in plan.cells}
-    tasks = [(cell, block) for cell in plan.cells for block in _missing(plan, cell, stored)]
+    blocks = {cell.content: stored_blocks(folder_of(store, cell.content)) for cell in plan.cells}
+    tasks: list[Task] = []
+    for cell in plan.cells:
+        # Cells of other names and the same content share their blocks.
+        known, size = blocks[cell.content], block_size(plan, cell)
+        missing = list(missing_blocks(cell.replicates, cell.starts, known, size))
+        tasks += [(cell, block) for block in missing]
+        known += missing
     new = len({cell.id for cell, _ in tasks})
     n_fits = sum(block.n_fits for _, block in tasks)
     reused = len(plan.cells) - new
     log.info("fit: cells: %d reused, %d new (%d fits to run)", reused, new, n_fits)
     timings = _compute(plan, folder, store, tasks)
     record_timings(folder, "fit", [("block", cell, seconds) for cell, seconds in timings])
-    _assemble(plan, folder, store)
-
-
-def _missing(plan: Plan, cell: Cell, stored: dict[str, list[Block]]) -> Iterator[Block]:
-    size = block_size(plan, cell)
-    yield from missing_blocks(cell.replicates, cell.starts, stored[cell.content], size)
+    _assemble(plan, folder, store, blocks)
 
 
 def belongs(samples: np.ndarray, data: DataSet, plan: Plan) -> bool:
@@ -146,16 +147,20 @@ def _in_flight(
             yield running.pop(future), future.result()
 
 
-def _assemble(plan: Plan, folder: Path, store: Path) -> None:
+def _assemble(plan: Plan, folder: Path, store: Path, blocks: dict[str, list[Block]]) -> None:
     """Write the data sets from the store, one part per cell."""
     n_components = plan.n_components
     schemas = {FITS: fits_schema(n_components), TRACES: traces_schema(n_components)}
     for index, cell in enumerate(plan.cells):
         cell_store = folder_of(store, cell.content)
-        blocks = stored_blocks(cell_store)
         for table, schema in schemas.items():
             rows = assembled(
-                cell_store, blocks, cell.replicates, cell.starts, table, block_size(plan, cell)
+                cell_store,
+                blocks[cell.content],
+                cell.replicates,
+                cell.starts,
+                table,
+                block_size(plan, cell),
             )
             parts = (labelled(part, cell, schema) for part in rows)
             write_part(folder / table / part_name(index, cell), parts, schema, cell)
