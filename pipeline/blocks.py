@@ -5,9 +5,17 @@ import logging
 import numpy as np
 import pyarrow as pa
 
-from pipeline.core.fitting import Degeneracy, Fits, Schedule, Trace, fit, geometric_iterations
+from pipeline.core.fitting import (
+    Degeneracy,
+    Fits,
+    Schedule,
+    Trace,
+    fit,
+    geometric_iterations,
+    log_likelihoods,
+)
 from pipeline.core.matching import match_to_truth, order_by_mean, reorder
-from pipeline.core.mixture import Parameters, log_likelihoods
+from pipeline.core.mixture import Parameters
 from pipeline.core.model import Model, make_model
 from pipeline.core.outcomes import Outcome
 from pipeline.core.random import key_from_hex
@@ -87,7 +95,7 @@ def fit_block(
     masses = np.ones(points.shape[1])
     at_truth = np.full(len(points), np.nan)
     if truth is not None:
-        at_truth = log_likelihoods(np.ascontiguousarray(points), masses, *truth)
+        at_truth = log_likelihoods(points, masses, truth)
     return block_tables(
         fits,
         np.repeat(replicates, len(starts)),

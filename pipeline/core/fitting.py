@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pipeline.core import loop
 from pipeline.core.algorithms import ALGORITHMS
 from pipeline.core.mixture import Parameters
-from pipeline.core.model import Model
+from pipeline.core.model import Model, make_model
 from pipeline.core.outcomes import Degeneracy
 from pipeline.core.stopping import STOPPING_RULES
 
@@ -63,6 +63,20 @@ def geometric_iterations(max_iter: int) -> NDArray[np.int64]:
     """
     rounded = (round(10 ** (j / 24)) for j in range(24 * len(str(max_iter)) + 1))
     return np.array(sorted({0, *(i for i in rounded if i <= max_iter)}), dtype=np.int64)
+
+
+def log_likelihoods(
+    points: NDArray[np.float64], masses: NDArray[np.float64], parameters: Parameters
+) -> NDArray[np.float64]:
+    """Return the log-likelihood of each sample, a row of ``points`` (R, n), under one mixture.
+
+    A total over the sample, shape (R,), by the kernel that fits.
+    """
+    n_components = parameters.means.size
+    shape = (len(points), 1, n_components)
+    starts = Parameters(*(np.broadcast_to(part, shape) for part in parameters))
+    model = make_model(n_components)
+    return fit(points, masses, starts, model, "em", Schedule(0)).log_likelihood_start
 
 
 def fit(

@@ -1,4 +1,4 @@
-"""Normal mixtures on the line: parameters, density, log-likelihood."""
+"""Normal mixtures on the line: parameters, density; the standard deviation of a sample."""
 
 import math
 from typing import NamedTuple
@@ -32,46 +32,6 @@ def component_densities(points: NDArray, parameters: Parameters) -> NDArray:
 def density(points: NDArray, parameters: Parameters) -> NDArray:
     """Return the mixture's density at ``points``, shape (n,)."""
     return component_densities(points, parameters).sum(axis=0)
-
-
-@compiled
-def log_component_density(x, weight, mean, scale):
-    """Return log(weight N(x; mean, scale^2))."""
-    z = (x - mean) / scale
-    return math.log(weight) - math.log(scale) - LOG_SQRT_2_PI - 0.5 * z * z
-
-
-@compiled
-def log_likelihood(points, masses, weights, means, scales):
-    """Return the log-likelihood of a sample (a total, not an average), by log-sum-exp.
-
-    Parameters
-    ----------
-    points, masses : float64, shape (n,)
-    weights, means, scales : float64, shape (K,)
-    """
-    total = 0.0
-    for i in range(points.size):
-        largest = -math.inf
-        for k in range(means.size):
-            largest = max(
-                largest, log_component_density(points[i], weights[k], means[k], scales[k])
-            )
-        density_ratio = 0.0
-        for k in range(means.size):
-            log_density = log_component_density(points[i], weights[k], means[k], scales[k])
-            density_ratio += math.exp(log_density - largest)
-        total += masses[i] * (largest + math.log(density_ratio))
-    return total
-
-
-@compiled
-def log_likelihoods(points, masses, weights, means, scales):
-    """Return the log-likelihood of each row of ``points`` (R, n) under one mixture, shape (R,)."""
-    out = np.empty(points.shape[0])
-    for row in range(points.shape[0]):
-        out[row] = log_likelihood(points[row], masses, weights, means, scales)
-    return out
 
 
 @compiled

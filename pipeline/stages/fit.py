@@ -106,7 +106,7 @@ def sample_reader(plan: Plan, folder: Path) -> Callable[[Cell], np.ndarray]:
 def _compute(plan: Plan, folder: Path, store: Path, tasks: list[Task]) -> list[tuple[str, float]]:
     """Run the tasks on a pool of threads; return (cell, seconds) of each, in task order."""
     samples = sample_reader(plan, folder)
-    workers = plan.config["executor"]["workers"] or os.cpu_count() or 1
+    workers = _workers(plan)
 
     def work(task: Task) -> float:
         cell, block = task
@@ -151,20 +151,23 @@ def _assemble(plan: Plan, folder: Path, store: Path, blocks: dict[str, list[Bloc
     """Write the data sets from the store, one part per cell."""
     n_components = plan.n_components
     schemas = {FITS: fits_schema(n_components), TRACES: traces_schema(n_components)}
-    for index, cell in enumerate(plan.cells):
-        cell_store = folder_of(store, cell.content)
-        for table, schema in schemas.items():
-            rows = assembled(
-                cell_store,
-                blocks[cell.content],
-                cell.replicates,
-                cell.starts,
-                table,
-                block_size(plan, cell),
-            )
-            parts = (labelled(part, cell, schema) for part in rows)
-            write_part(folder / table / part_name(index, cell), parts, schema, cell)
+
+    def write(part: tuple[int, Cell, str]) -> None:
+        index, cell, table = part
+        where, size = folder_of(store, cell.content), block_size(plan, cell)
+        rows = assembled(where, blocks[cell.content], cell.replicates, cell.starts, table, size)
+        named = (labelled(some, cell, schemas[table]) for some in rows)
+        write_part(folder / table / part_name(index, cell), named, schemas[table], cell)
+
+    parts = [(index, cell, table) for index, cell in enumerate(plan.cells) for table in schemas]
+    with ThreadPoolExecutor(_workers(plan)) as pool:
+        for _ in pool.map(write, parts):
+            pass
     remove_other_parts(folder, plan)
+
+
+def _workers(plan: Plan) -> int:
+    return plan.config["executor"]["workers"] or os.cpu_count() or 1
 
 
 if __name__ == "__main__":

@@ -1,7 +1,12 @@
 """Stage `generate`: draw the samples of every data set of the plan."""
 
 import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.lib.format import open_memmap
@@ -9,14 +14,14 @@ from numpy.lib.format import open_memmap
 from pipeline.core.random import key_from_hex
 from pipeline.core.sampling import draw
 from pipeline.files import atomic_write, remove_others
-from pipeline.plan import read_plan, truth
+from pipeline.plan import DataSet, read_plan, truth
 from pipeline.progress import progress
 from pipeline.stages import run
 
 log = logging.getLogger(__name__)
 
-# Values drawn at a time: bounds the memory.
-VALUES = 1 << 22
+# Values that a thread draws at a time: bounds the memory.
+VALUES = 1 << 20
 
 
 def generate(folder: Path) -> None:
@@ -26,23 +31,29 @@ def generate(folder: Path) -> None:
     samples.mkdir(parents=True, exist_ok=True)
     drawn = [data for data in plan.data_sets if data.file is not None]
     total = sum(data.replicates * data.sample_size for data in drawn)
-    with progress("generate", total) as advance:
+    workers = plan.config["executor"]["workers"] or os.cpu_count() or 1
+    with progress("generate", total) as advance, ThreadPoolExecutor(workers) as pool:
         for data in drawn:
-            mixture = plan.config["mixture"][data.mixture]
-            key, step = key_from_hex(data.key), max(1, VALUES // data.sample_size)
             with atomic_write(folder / str(data.file)) as temporary:
                 shape = (data.replicates, data.sample_size)
                 values = open_memmap(temporary, "w+", np.float64, shape)
-                for first in range(0, data.replicates, step):
-                    rows = np.arange(first, min(first + step, data.replicates))
-                    values[rows[0] : rows[-1] + 1] = draw(
-                        key, rows, data.sample_size, *truth(mixture), mixture["allocation"]
-                    )
-                    advance(len(rows) * data.sample_size)
+                fill = partial(_fill, values, data, plan.config["mixture"][data.mixture])
+                step = max(1, VALUES // data.sample_size)
+                for rows in pool.map(fill, range(0, data.replicates, step), repeat(step)):
+                    advance(rows * data.sample_size)
                 values.flush()
-                del values
+                del values, fill
     remove_others(samples, {Path(str(data.file)).name for data in drawn})
     log.info("generate: %d data sets, %d values", len(drawn), total)
+
+
+def _fill(values: np.ndarray, data: DataSet, mixture: dict[str, Any], first: int, step: int) -> int:
+    """Draw the samples of the replicates from `first` on; return how many."""
+    rows = np.arange(first, min(first + step, data.replicates))
+    key = key_from_hex(data.key)
+    drawn = draw(key, rows, data.sample_size, *truth(mixture), mixture["allocation"])
+    values[first : first + step] = drawn
+    return len(rows)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import scipy.integrate
 import scipy.stats
 
 from pipeline.core import mixture
+from pipeline.core.fitting import log_likelihoods
 from pipeline.core.mixture import Parameters
 
 TRUTH = Parameters(np.array([0.2, 0.5, 0.3]), np.array([-3.0, 0.0, 1.0]), np.array([1.0, 0.3, 2.0]))
@@ -31,18 +32,20 @@ def test_density_integrates_to_one():
     assert area == pytest.approx(1, abs=1e-10)
 
 
-def test_log_likelihood_is_the_sum_of_log_densities_times_masses():
-    masses = np.linspace(0.5, 2, 25)
-    expected = [masses @ np.log(expected_components(x).sum(axis=0)) for x in X]
-    np.testing.assert_allclose(mixture.log_likelihoods(X, masses, *TRUTH), expected, rtol=1e-13)
-    assert mixture.log_likelihood(X[0], masses, *TRUTH) == pytest.approx(expected[0], rel=1e-13)
+@pytest.mark.parametrize("n", [25, 800])
+def test_log_likelihood_is_the_sum_of_log_densities_times_masses(n):
+    points = np.resize(X, (3, n))
+    masses = np.linspace(0.5, 2, n)
+    expected = [masses @ np.log(expected_components(x).sum(axis=0)) for x in points]
+    np.testing.assert_allclose(log_likelihoods(points, masses, TRUTH), expected, rtol=1e-13)
 
 
 def test_log_likelihood_far_out_does_not_underflow():
-    x = np.array([1e4])
+    points = np.array([[1e4, 0.0]])
     z = (1e4 - 1) / 2
-    expected = np.log(0.3) - np.log(2) - 0.5 * np.log(2 * np.pi) - z * z / 2
-    assert mixture.log_likelihood(x, np.ones(1), *TRUTH) == pytest.approx(expected, rel=1e-14)
+    far = np.log(0.3) - np.log(2) - 0.5 * np.log(2 * np.pi) - z * z / 2
+    near = np.log(expected_components(points[0, 1:]).sum())
+    assert log_likelihoods(points, np.ones(2), TRUTH)[0] == pytest.approx(far + near, rel=1e-14)
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e8])
