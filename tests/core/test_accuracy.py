@@ -7,6 +7,7 @@ import pytest
 from pipeline.core.fitting import Schedule, fit
 from pipeline.core.mixture import Parameters
 from pipeline.core.model import make_model
+from pipeline.core.outcomes import Outcome
 from pipeline.core.random import key_from_hex
 from pipeline.core.sampling import draw
 
@@ -73,3 +74,22 @@ def test_fifty_iterations_in_thirty_digits(truth):
                     # A mean at an offset is stored to a rounding of its own size.
                     stored = 2.0**-52 * mpmath.fabs(value) / (1 if unit is None else unit[k])
                     assert error < 1e-13 + stored
+
+
+@pytest.mark.parametrize("factor", [1e150, 1e-150])
+def test_extreme_units_change_nothing_but_the_unit(factor):
+    weights, means, scales = map(np.array, CASES["overlapping"])
+    points = draw(KEY, [0], N, weights, means, scales, "multinomial")
+    schedule = Schedule(5000, "map_residual", 1e-9)
+
+    def fitted(unit):
+        start = Parameters(*(part[None, None] for part in (weights, means * unit, scales * unit)))
+        return fit(points * unit, np.ones(N), start, make_model(2), "em", schedule)
+
+    plain, scaled = fitted(1.0), fitted(factor)
+    assert scaled.outcome[0] == plain.outcome[0] == Outcome.CONVERGED
+    assert abs(scaled.n_iter[0] - plain.n_iter[0]) <= 1
+    np.testing.assert_allclose(scaled.parameters.means / factor, plain.parameters.means, 1e-7)
+    np.testing.assert_allclose(scaled.parameters.scales / factor, plain.parameters.scales, 1e-7)
+    shifted = scaled.log_likelihood[0] + N * np.log(factor)
+    assert shifted == pytest.approx(plain.log_likelihood[0], abs=1e-10 * N)
