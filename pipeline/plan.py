@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -76,6 +77,11 @@ class Plan:
     def data_set(self, cell: Cell) -> DataSet:
         """Return the data set that a cell is fitted to."""
         return next(data for data in self.data_sets if data.id == cell.data_set)
+
+    @property
+    def workers(self) -> int:
+        """How many threads work at a time."""
+        return self.config["executor"]["workers"] or os.cpu_count() or 1
 
     @property
     def n_components(self) -> int:

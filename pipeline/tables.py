@@ -116,7 +116,8 @@ def labelled(table: pa.Table, cell: Cell, schema: pa.Schema) -> pa.Table:
 def write_part(path: Path, tables: Iterable[pa.Table], schema: pa.Schema, cell: Cell) -> None:
     """Write a cell's tables as one Parquet file, whole or not at all.
 
-    Row groups have `ROW_GROUP` rows, and the file's metadata the cell's content.
+    Row groups have `ROW_GROUP` rows and no chunks of their own: the bytes do not tell in which
+    pieces the rows came. The file's metadata holds the cell's content.
     """
     schema = schema.with_metadata({CONTENT: _content(cell)})
     with (
@@ -129,11 +130,12 @@ def write_part(path: Path, tables: Iterable[pa.Table], schema: pa.Schema, cell: 
             waiting.append(table)
             rows += table.num_rows
             while rows >= ROW_GROUP:
-                together = pa.concat_tables(waiting)
+                together = pa.concat_tables(waiting).combine_chunks()
                 writer.write_table(together.slice(0, ROW_GROUP), ROW_GROUP)
                 waiting = [together.slice(ROW_GROUP)]
                 rows -= ROW_GROUP
-        writer.write_table(pa.concat_tables(waiting) if rows else schema.empty_table(), ROW_GROUP)
+        rest = pa.concat_tables(waiting).combine_chunks() if rows else schema.empty_table()
+        writer.write_table(rest, ROW_GROUP)
 
 
 def _content(cell: Cell) -> str:

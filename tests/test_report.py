@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.errors import InputError
 from pipeline.plan import write_plan
 from pipeline.report import Picture, errors_table, outcomes_table, render_report, rounded
 from pipeline.stages import report as stage
@@ -211,4 +212,7 @@ def test_observed_data_are_drawn_from_their_file(tmp_path):
     report(tmp_path / "results")
     html = (tmp_path / "results" / "report.html").read_text("utf-8")
     assert "waiting, model free" in html
+    data.write_text("x\n1\n2\n")
+    with pytest.raises(InputError, match="changed since it was planned"):
+        report(tmp_path / "results")
     assert str(tmp_path) not in html

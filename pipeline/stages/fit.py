@@ -1,7 +1,6 @@
 """Stage `fit`: run EM on every block that the store lacks, and assemble `fits/` and `traces/`."""
 
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -87,8 +86,7 @@ def sample_reader(plan: Plan, folder: Path) -> Callable[[Cell], np.ndarray]:
     """
 
     @cache
-    def read(data_set: str) -> np.ndarray:
-        data = next(data for data in plan.data_sets if data.id == data_set)
+    def read(data: DataSet) -> np.ndarray:
         if data.observed is not None:
             return read_planned(data, plan.config["observed"][data.observed])[None, :]
         path = folder / str(data.file)
@@ -100,13 +98,12 @@ def sample_reader(plan: Plan, folder: Path) -> Callable[[Cell], np.ndarray]:
             raise InputError(f"{path}: made for another plan; run the stage generate again")
         return samples
 
-    return lambda cell: read(cell.data_set)
+    return lambda cell: read(plan.data_set(cell))
 
 
 def _compute(plan: Plan, folder: Path, store: Path, tasks: list[Task]) -> list[tuple[str, float]]:
     """Run the tasks on a pool of threads; return (cell, seconds) of each, in task order."""
     samples = sample_reader(plan, folder)
-    workers = _workers(plan)
 
     def work(task: Task) -> float:
         cell, block = task
@@ -118,10 +115,10 @@ def _compute(plan: Plan, folder: Path, store: Path, tasks: list[Task]) -> list[t
 
     timings: dict[int, tuple[str, float]] = {}
     total = sum(block.n_fits for _, block in tasks)
-    pool = ThreadPoolExecutor(workers)
+    pool = ThreadPoolExecutor(plan.workers)
     try:
         with progress("fit", total) as advance:
-            for index, seconds in _in_flight(pool, work, tasks, 2 * workers):
+            for index, seconds in _in_flight(pool, work, tasks, 2 * plan.workers):
                 cell, block = tasks[index]
                 timings[index] = (cell.id, seconds)
                 advance(block.n_fits)
@@ -160,14 +157,10 @@ def _assemble(plan: Plan, folder: Path, store: Path, blocks: dict[str, list[Bloc
         write_part(folder / table / part_name(index, cell), named, schemas[table], cell)
 
     parts = [(index, cell, table) for index, cell in enumerate(plan.cells) for table in schemas]
-    with ThreadPoolExecutor(_workers(plan)) as pool:
+    with ThreadPoolExecutor(plan.workers) as pool:
         for _ in pool.map(write, parts):
             pass
     remove_other_parts(folder, plan)
-
-
-def _workers(plan: Plan) -> int:
-    return plan.config["executor"]["workers"] or os.cpu_count() or 1
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Stage `generate`: draw the samples of every data set of the plan."""
 
 import logging
-import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import repeat
@@ -31,8 +30,7 @@ def generate(folder: Path) -> None:
     samples.mkdir(parents=True, exist_ok=True)
     drawn = [data for data in plan.data_sets if data.file is not None]
     total = sum(data.replicates * data.sample_size for data in drawn)
-    workers = plan.config["executor"]["workers"] or os.cpu_count() or 1
-    with progress("generate", total) as advance, ThreadPoolExecutor(workers) as pool:
+    with progress("generate", total) as advance, ThreadPoolExecutor(plan.workers) as pool:
         for data in drawn:
             with atomic_write(folder / str(data.file)) as temporary:
                 shape = (data.replicates, data.sample_size)

@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.files import atomic_write, remove_others, write_text
-from pipeline.observed import read_observed
-from pipeline.plan import Cell, Plan, read_plan
+from pipeline.plan import Cell, Plan, read_plan, read_planned
 from pipeline.plots import FIGURES, Group, cell_snapshots, groups, png_bytes, svg_bytes
 from pipeline.report import Picture, render_report
 from pipeline.stages import run
@@ -63,7 +62,7 @@ def _points(folder: Path, plan: Plan) -> dict[str, np.ndarray]:
         if data_set.id not in samples:
             if cell.observed is not None:
                 observed = plan.config["observed"][cell.observed]
-                samples[data_set.id] = read_observed(f"observed.{cell.observed}", observed)
+                samples[data_set.id] = read_planned(data_set, observed)
             elif data_set.file is not None:
                 stored = np.load(folder / data_set.file, mmap_mode="r")
                 samples[data_set.id] = np.array(stored[REPRESENTATIVE[0]])

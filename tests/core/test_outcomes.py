@@ -60,8 +60,12 @@ def test_every_outcome_is_reached_and_returns_a_finite_row(outcome):
     assert Outcome(fits.outcome[0]) is outcome
     assert n_iter is None or fits.n_iter[0] == n_iter
     assert fits.n_iter[0] == fits.trace.iteration[-1]
-    # Row 0 is returned even where its log-likelihood is not finite: there is none before it.
-    assert all_finite(fits) or (outcome == Outcome.NONFINITE and fits.n_iter[0] == 0)
+    if outcome == Outcome.NONFINITE:
+        # Row 0 itself has no finite log-likelihood, and there is no row before it to return.
+        assert fits.n_iter[0] == 0 and np.isnan(fits.log_likelihood[0])
+        assert all(np.all(np.isfinite(part)) for part in fits.parameters)
+    else:
+        assert all_finite(fits)
 
 
 def test_every_outcome_has_its_advice():

@@ -1,0 +1,76 @@
+"""The Parquet data sets: bytes, labels, names."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.config import compose
+from pipeline.errors import InputError
+from pipeline.plan import make_plan
+from pipeline.tables import (
+    FITS,
+    ROW_GROUP,
+    check_parts,
+    fit_id,
+    fits_schema,
+    labelled,
+    parse_fit_id,
+    part_name,
+    read_fits,
+    write_part,
+)
+
+PLAN, _ = make_plan(compose(["experiment=notebook", "model=[free]"]))
+(CELL,) = PLAN.cells
+ROWS = ROW_GROUP + 20_000
+VALUES = np.random.default_rng(2).normal(size=ROWS)
+TABLE = pa.table({"a": VALUES, "b": pa.array([f"row {i}" for i in range(ROWS)])})
+
+
+def pieces(size):
+    return (TABLE.slice(first, size) for first in range(0, ROWS, size))
+
+
+@pytest.mark.parametrize("size", [777, 50_000, ROW_GROUP, ROW_GROUP + 1])
+def test_the_bytes_do_not_tell_in_which_pieces_the_rows_came(tmp_path, size):
+    write_part(tmp_path / "whole.parquet", [TABLE], TABLE.schema, CELL)
+    write_part(tmp_path / "pieces.parquet", pieces(size), TABLE.schema, CELL)
+    assert (tmp_path / "pieces.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+    written = pq.ParquetFile(tmp_path / "pieces.parquet")
+    groups = [written.metadata.row_group(i).num_rows for i in range(2)]
+    assert (written.num_row_groups, groups) == (2, [ROW_GROUP, ROWS - ROW_GROUP])
+    assert written.read().replace_schema_metadata().equals(TABLE)
+
+
+def test_a_cell_without_rows_is_a_part_with_its_schema(tmp_path):
+    schema = fits_schema(2)
+    write_part(tmp_path / "none.parquet", [], schema, CELL)
+    assert pq.read_table(tmp_path / "none.parquet").schema.remove_metadata() == schema
+
+
+def test_labels_are_the_cells_and_absent_columns_are_null():
+    stored = pa.table({"replicate": [3, 12], "start": [0, 1], "mean_0": [0.5, 1.5]})
+    rows = labelled(stored, CELL, fits_schema(2)).to_pylist()
+    assert [row["fit_id"] for row in rows] == [fit_id(CELL.id, 3, 0), fit_id(CELL.id, 12, 1)]
+    for row in rows:
+        assert (row["cell"], row["mixture"], row["observed"]) == (CELL.id, "notebook", None)
+        assert (row["sample_size"], row["init"], row["model"]) == (40, "notebook", "free")
+        assert row["mean_0"] is not None and row["mean_1"] is None
+
+
+@pytest.mark.parametrize(("replicate", "start"), [(0, 0), (12, 3), (999_999, 10)])
+def test_a_fits_name_is_read_back(replicate, start):
+    assert parse_fit_id(fit_id(CELL.id, replicate, start)) == (CELL.id, replicate, start)
+
+
+def test_parts_are_refused_that_are_missing_or_of_other_content(tmp_path):
+    with pytest.raises(InputError, match="no such folder; run the stage fit"):
+        read_fits(tmp_path)
+    with pytest.raises(InputError, match="run the stage fit first"):
+        check_parts(tmp_path, PLAN, [FITS])
+    write_part(tmp_path / FITS / part_name(0, CELL), [TABLE], TABLE.schema, CELL)
+    check_parts(tmp_path, PLAN, [FITS])
+    other, _ = make_plan(compose(["experiment=notebook", "model=[free]", "replicates=2"]))
+    with pytest.raises(InputError, match="made for another plan"):
+        check_parts(tmp_path, other, [FITS])
