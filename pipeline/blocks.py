@@ -5,6 +5,7 @@ import logging
 import numpy as np
 import pyarrow as pa
 
+from pipeline.core.evaluation import Mapping
 from pipeline.core.fitting import (
     Degeneracy,
     Fits,
@@ -12,14 +13,14 @@ from pipeline.core.fitting import (
     Trace,
     fit,
     geometric_iterations,
-    log_likelihoods,
 )
 from pipeline.core.matching import match_to_truth, order_by_mean, reorder
 from pipeline.core.mixture import Parameters
 from pipeline.core.model import Model, make_model
 from pipeline.core.outcomes import Outcome
 from pipeline.core.random import key_from_hex
-from pipeline.core.starts import draw_starts
+from pipeline.core.refinement import Task, fit_compressed, fit_population, log_likelihoods
+from pipeline.core.starts import draw_population_starts, draw_starts
 from pipeline.plan import Cell, Plan
 from pipeline.store import Block
 from pipeline.tables import OUTCOMES, parameter_columns
@@ -40,7 +41,7 @@ def block_size(plan: Plan, cell: Cell) -> int:
     recorded = recorded_iterations(schedule)
     rows = 1 + (schedule["max_iter"] if recorded is None else len(recorded))
     by_rows = max(LEAST_REPLICATES, MOST_ROWS // (rows * cell.starts))
-    by_values = max(1, MOST_VALUES // cell.sample_size)
+    by_values = max(1, int(MOST_VALUES // cell.sample_size))
     return max(1, min(MOST_FITS // cell.starts, by_rows, by_values))
 
 
@@ -61,14 +62,16 @@ def cell_model(plan: Plan, cell: Cell) -> Model:
 
 
 def fit_block(
-    plan: Plan, cell: Cell, points: np.ndarray, block: Block
+    plan: Plan, cell: Cell, points: np.ndarray | None, block: Block, mapping: Mapping = map
 ) -> tuple[pa.Table, pa.Table]:
     """Fit a block.
 
     Parameters
     ----------
-    points : float64, shape (stop - first, sample_size)
-        The samples of the block's replicates.
+    points : float64, shape (stop - first, sample_size), or None
+        The samples of the block's replicates; None for the population.
+    mapping : callable
+        ``map``, or a pool's, which shares the points of large samples out between threads.
 
     Returns
     -------
@@ -79,23 +82,28 @@ def fit_block(
     starts = np.arange(block.first_start, block.stop_start)
     truth = plan.truth(cell)
     try:
-        fits = _ordered(_fits(plan, cell, points, replicates, starts, truth), truth)
+        fits = _ordered(_fits(plan, cell, points, replicates, starts, truth, mapping), truth)
     except MemoryError:
         raise
     except Exception:
         if len(replicates) > 1:
             # One unexpected failure must not take the block's other fits with it.
             parts = [
-                fit_block(plan, cell, points[i : i + 1], block._replace(first=r, stop=r + 1))
+                fit_block(
+                    plan,
+                    cell,
+                    None if points is None else points[i : i + 1],
+                    block._replace(first=r, stop=r + 1),
+                    mapping,
+                )
                 for i, r in enumerate(replicates.tolist())
             ]
             return tuple(pa.concat_tables(tables) for tables in zip(*parts, strict=True))
         log.exception("cell %s, replicate %d: outcome 'error'", cell.id, block.first)
         fits = _failed(len(starts), cell.n_components)
-    masses = np.ones(points.shape[1])
-    at_truth = np.full(len(points), np.nan)
+    at_truth = np.full(len(replicates), np.nan)
     if truth is not None:
-        at_truth = log_likelihoods(points, masses, truth)
+        at_truth = log_likelihoods(points, truth, mapping)
     return block_tables(
         fits,
         np.repeat(replicates, len(starts)),
@@ -107,23 +115,19 @@ def fit_block(
 def _fits(
     plan: Plan,
     cell: Cell,
-    points: np.ndarray,
+    points: np.ndarray | None,
     replicates: np.ndarray,
     starts: np.ndarray,
     truth: Parameters | None,
+    mapping: Mapping,
 ) -> Fits:
     config, schedule = plan.config, plan.config["schedule"]
-    points = np.ascontiguousarray(points)
-    model = cell_model(plan, cell)
     init = config["init"][cell.init]["method"]
     key = key_from_hex(cell.start_key)
-    theta = draw_starts(init, points, model, truth, key, replicates, starts)
     kept = schedule["record_replicates"]
-    return fit(
-        points,
-        np.ones(points.shape[1]),
-        theta,
-        model,
+    traced = np.full(len(replicates), True) if kept == "all" else replicates < kept
+    task = Task(
+        cell_model(plan, cell),
         config["algorithm"][cell.algorithm]["method"],
         Schedule(
             max_iter=schedule["max_iter"],
@@ -132,8 +136,15 @@ def _fits(
             record=recorded_iterations(schedule),
         ),
         Degeneracy(**config["degeneracy"]),
-        np.full(len(replicates), True) if kept == "all" else replicates < kept,
     )
+    if points is None:
+        assert truth is not None and cell.node_tolerance is not None, "a population is a mixture"
+        theta = draw_population_starts(init, task.model, truth, key, starts)
+        return fit_population(truth, theta, task, cell.node_tolerance, traced)
+    theta = draw_starts(init, points, task.model, truth, key, replicates, starts)
+    if cell.node_tolerance is not None:
+        return fit_compressed(points, theta, task, cell.node_tolerance, traced, mapping)
+    return fit(points, np.ones(points.shape[1]), theta, *task, traced)
 
 
 def _ordered(fits: Fits, truth: Parameters | None) -> Fits:
@@ -164,6 +175,8 @@ def _failed(n_fits: int, n_components: int) -> Fits:
         map_evaluations=integers,
         log_likelihood=missing,
         log_likelihood_start=missing,
+        map_residual=missing,
+        compression_error_bound=missing,
         parameters=none(n_fits),
         trace=Trace(empty, empty, empty, np.zeros(0), none(0)),
     )
@@ -206,6 +219,8 @@ def block_tables(
         "log_likelihood": _reals(fits.log_likelihood),
         "log_likelihood_start": _reals(fits.log_likelihood_start),
         "log_likelihood_truth": _reals(log_likelihood_truth),
+        "map_residual": _reals(fits.map_residual),
+        "compression_error_bound": _reals(fits.compression_error_bound),
         **_parameters(fits.parameters),
     }
     trace = fits.trace

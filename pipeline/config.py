@@ -26,6 +26,8 @@ FACTORS = ("mixture", "observed", "model", "init", "algorithm")
 # Bounds that keep integers within 64 bits and one sample within a machine's memory.
 MOST_POINTS, MOST_REPLICATES, MOST_STARTS = 10**9, 10**9, 10**6
 MOST_ITERATIONS, MOST_COMPONENTS, MOST_WORKERS = 10**12, 1000, 1024
+# Below, rounding errors hide what is to be measured; above, estimates would be of no use.
+TOLERANCES = (1e-14, 1e-3)
 CELL_KEYS = ("mixture", "observed", "model", "sample_size", "init", "algorithm")
 PYTHON_ERRORS = (ValueError, TypeError, KeyError, AttributeError, AssertionError)
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.]*")
@@ -151,6 +153,11 @@ def _numbers(key: str, values: Any) -> None:
             _refuse(key, value, "finite numbers")
 
 
+def _between(key: str, value: Any, least: float, most: float) -> None:
+    if value is None or not least <= value <= most:
+        _refuse(key, value, f"a number from {least:g} to {most:g}")
+
+
 def _nonnegative(key: str, value: Any) -> None:
     if value is None or not (math.isfinite(value) and value >= 0):
         _refuse(key, value, "a finite number, zero or more")
@@ -201,7 +208,8 @@ def check(config: dict[str, Any]) -> None:
     if config["executor"]["workers"] is not None:
         _integer("executor.workers", config["executor"]["workers"], 1, MOST_WORKERS)
     _check_tracking(config["tracking"])
-    _choice("compression", config["compression"], ("none",))
+    _choice("compression", config["compression"], ("auto", "none"))
+    _between("compression_tolerance", config["compression_tolerance"], *TOLERANCES)
     _choice("report", config["report"], ("full", "minimal"))
     for key in ("results_dir", "store_dir"):
         if not config[key]:
@@ -252,9 +260,8 @@ def _check_sizes(config: dict[str, Any]) -> None:
     if config["mixture"] and not sizes:
         _refuse("sample_sizes", sizes, "at least one integer of at least 1")
     for size in sizes:
-        if isinstance(size, float) and math.isinf(size) and size > 0:
-            raise InputError("sample_sizes: inf, the population itself, is not available yet")
-        _integer("sample_sizes", size, 1, MOST_POINTS)
+        if size != math.inf:
+            _integer("sample_sizes", size, 1, MOST_POINTS, ", or inf (the population itself)")
     _distinct("sample_sizes", sizes)
 
 

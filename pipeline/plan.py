@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -15,6 +16,7 @@ import yaml
 from pipeline.config import check_model_of_size
 from pipeline.core import source_hash
 from pipeline.core.mixture import Parameters
+from pipeline.core.refinement import FEWEST_POINTS
 from pipeline.core.starts import INITS
 from pipeline.errors import InputError
 from pipeline.files import write_text
@@ -27,27 +29,39 @@ NOT_CONTENT = ("executor", "tracking", "store_dir")
 
 @dataclass(frozen=True)
 class DataSet:
-    """One matrix of samples, shape (replicates, sample_size), or one observed sample."""
+    """One matrix of samples, shape (replicates, sample_size), one observed sample, or a population.
+
+    The population itself has sample size infinity, one replicate and no file.
+    """
 
     id: str
     mixture: str | None
     observed: str | None
-    sample_size: int
+    sample_size: float
     replicates: int
     key: str
     file: str | None
 
+    @property
+    def n_points(self) -> int:
+        """The sample size of what is not a population."""
+        return int(self.sample_size)
+
 
 @dataclass(frozen=True)
 class Cell:
-    """One design point."""
+    """One design point.
+
+    ``node_tolerance`` is the error allowed to nodes in the place of the data; None where there are
+    none.
+    """
 
     id: str
     data_set: str
     mixture: str | None
     observed: str | None
     model: str
-    sample_size: int
+    sample_size: float
     init: str
     algorithm: str
     n_components: int
@@ -55,6 +69,7 @@ class Cell:
     starts: int
     start_key: str
     content: str
+    node_tolerance: float | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +97,11 @@ class Plan:
     def workers(self) -> int:
         """How many threads work at a time."""
         return self.config["executor"]["workers"] or os.cpu_count() or 1
+
+    @property
+    def has_population(self) -> bool:
+        """Whether a sample size is infinite."""
+        return any(cell.sample_size == math.inf for cell in self.cells)
 
     @property
     def n_components(self) -> int:
@@ -154,7 +174,14 @@ def _data_sets(config: dict[str, Any], remarks: list[str]) -> Iterator[DataSet]:
         for size in config["sample_sizes"]:
             key = digest(["sample", config["seed"], parameters, size])[:32]
             id_ = f"{name}-n{size}"
-            yield DataSet(id_, name, None, size, replicates, key, f"samples/{id_}.npy")
+            if size == math.inf:
+                if replicates > 1:
+                    remarks.append(
+                        f"population of {name}: one replicate (it has no sampling error)"
+                    )
+                yield DataSet(id_, name, None, size, 1, key, None)
+            else:
+                yield DataSet(id_, name, None, size, replicates, key, f"samples/{id_}.npy")
     for name, observed in config["observed"].items():
         values = read_observed(f"observed.{name}", observed)
         if replicates > 1:
@@ -192,6 +219,8 @@ def _cells(
             *(config["model"][model][p] for p in ("weights", "means", "scales")),
         ]
         start_key = digest(["start", config["seed"], data.key, config["init"][init], numbers])[:32]
+        # Small samples are never compressed: the settings are not theirs.
+        tolerance = _tolerance(config, data)
         content = [
             data.key,
             numbers,
@@ -199,7 +228,7 @@ def _cells(
             config["algorithm"][algorithm],
             schedule,
             config["degeneracy"],
-            config["compression"],
+            tolerance,
             deciding,
         ]
         yield Cell(
@@ -216,7 +245,15 @@ def _cells(
             starts=1 if one_start else config["starts"],
             start_key=start_key,
             content=digest(content),
+            node_tolerance=tolerance,
         )
+
+
+def _tolerance(config: dict[str, Any], data: DataSet) -> float | None:
+    """Return the error allowed to nodes in the place of the data, None where there are none."""
+    population = data.sample_size == math.inf
+    compressed = config["compression"] == "auto" and data.sample_size >= FEWEST_POINTS
+    return config["compression_tolerance"] if population or compressed else None
 
 
 def _wanted(

@@ -43,14 +43,16 @@ def replayed(
     data = plan.data_set(cell)
     if data.observed is not None:
         points = read_planned(data, config["observed"][data.observed])[None, :]
+    elif data.file is None:
+        points = None
     else:
         mixture = config["mixture"][data.mixture]
         key, rows = key_from_hex(data.key), np.array([replicate])
-        points = draw(key, rows, data.sample_size, *truth(mixture), mixture["allocation"])
+        points = draw(key, rows, data.n_points, *truth(mixture), mixture["allocation"])
     block = Block(replicate, replicate + 1, start, start + 1)
     fits, traces = fit_block(replace(plan, config=config), cell, points, block)
     return (
-        labelled(fits, cell, fits_schema(plan.n_components)).to_pandas(),
+        labelled(fits, cell, fits_schema(plan.n_components, plan.has_population)).to_pandas(),
         labelled(traces, cell, traces_schema(plan.n_components)).to_pandas(),
     )
 

@@ -1,5 +1,6 @@
 """What an MLflow run shows of a cell: its name, parameters, metrics and note."""
 
+import math
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -221,12 +222,16 @@ def run_note(plan: Plan, cell: Cell, run: Run, statistics: pd.Series, estimates:
     """
     factor, name = ("mixture", cell.mixture) if cell.mixture else ("observed", cell.observed)
     source = plan.config[factor][name].get("source")
-    samples = "one sample" if cell.replicates == 1 else f"{cell.replicates} samples"
+    if cell.sample_size == math.inf:
+        samples = "the population itself of"
+    else:
+        count = "one sample" if cell.replicates == 1 else f"{cell.replicates} samples"
+        samples = f"{count} of {cell.sample_size} points from"
     starts = "" if cell.starts == 1 else f", {cell.starts} starts each"
     paragraphs = [
         f"**{plan.title}.** {plan.question}",
         f"This run: algorithm `{cell.algorithm}` from start `{cell.init}`, model `{cell.model}`, "
-        f"on {samples} of {cell.sample_size} points from {factor} `{name}`{starts}."
+        f"on {samples} {factor} `{name}`{starts}."
         + (f" Source of `{name}`: {source}" if source else ""),
         _outcome(statistics, estimates),
         _table(cell, statistics, estimates),

@@ -115,6 +115,7 @@ class Config:
     seed: int = MISSING
     only: list[dict[str, Any]] | None = None
     compression: str = MISSING
+    compression_tolerance: float = MISSING
     report: str = MISSING
     results_dir: str = MISSING
     store_dir: str = MISSING

@@ -6,6 +6,7 @@ Morris, White & Crowther (2019), "Using simulation studies to evaluate statistic
 Statistics in Medicine 38(11), 2074-2102, Table 6.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -130,7 +131,8 @@ def final_log_likelihood(log_likelihood: pd.Series, plan: Plan) -> pd.DataFrame:
     """
     mean, error = _mean_and_mcse(_replicate_means(log_likelihood))
     columns = {"log_likelihood_mean": mean, "log_likelihood_mean_mcse": error}
-    sizes = pd.Series([cell.sample_size for cell in plan.cells])
+    # The population's log-likelihood is for mass 1.
+    sizes = pd.Series([1 if c.sample_size == math.inf else c.sample_size for c in plan.cells])
     columns |= {"mean_log_likelihood": mean / sizes, "mean_log_likelihood_mcse": error / sizes}
     return pd.DataFrame(columns)
 

@@ -32,15 +32,18 @@ def parameter_columns(n_components: int) -> list[str]:
     return [f"{p}_{k}" for p in ("weight", "mean", "scale") for k in range(n_components)]
 
 
-def fits_schema(n_components: int) -> pa.Schema:
-    """Return the schema of the fits table; columns of absent components are null."""
+def fits_schema(n_components: int, population: bool = False) -> pa.Schema:
+    """Return the schema of the fits table; columns of absent components are null.
+
+    The sample size is an integer, but in a study with a population, whose size is infinite.
+    """
     text, integer, real = pa.string(), pa.int64(), pa.float64()
     fields = [
         ("cell", text),
         ("mixture", text),
         ("observed", text),
         ("model", text),
-        ("sample_size", integer),
+        ("sample_size", real if population else integer),
         ("init", text),
         ("algorithm", text),
         ("replicate", integer),
@@ -55,6 +58,8 @@ def fits_schema(n_components: int) -> pa.Schema:
         *((name, real) for name in parameter_columns(n_components)),
         ("rate_observed", real),
         ("rate_theory", real),
+        ("map_residual", real),
+        ("compression_error_bound", real),
     ]
     return pa.schema(fields)
 

@@ -39,7 +39,8 @@ STUDY = (
 FITS_COLUMNS = (
     "cell mixture observed model sample_size init algorithm replicate start fit_id outcome n_iter "
     "map_evaluations log_likelihood log_likelihood_start log_likelihood_truth weight_0 weight_1 "
-    "weight_2 mean_0 mean_1 mean_2 scale_0 scale_1 scale_2 rate_observed rate_theory"
+    "weight_2 mean_0 mean_1 mean_2 scale_0 scale_1 scale_2 rate_observed rate_theory "
+    "map_residual compression_error_bound"
 ).split()
 TRACES_COLUMNS = (
     "cell replicate start iteration map_evaluations log_likelihood weight_0 weight_1 weight_2 "
@@ -368,3 +369,58 @@ def test_job_folders_differ_and_are_safe_names():
         assert path.parts[:2] == ("results", "multirun") and path.name == "e"
         assert len(path.parts) == 4
         assert len(path.parts[2]) < 100
+
+
+LARGE = ("sample_sizes=[30000,inf]", "mixture=[notebook]", "init=[random_points,quantiles]")
+
+
+def test_populations_and_large_samples(workspace):
+    folder = numbers(*LARGE, "replicates=2", "starts=2", "schedule.max_iter=2000")
+    assert [path.name for path in (folder / "samples").iterdir()] == ["notebook-n30000.npy"]
+    fits = read_fits(folder)
+    of_population = fits["sample_size"] == np.inf
+    assert of_population.sum() == 3, "two random starts and the quantiles, of one replicate"
+    assert (~of_population).sum() == 6
+    assert fits["sample_size"].dtype == np.float64
+    assert (fits["outcome"] == "converged").all()
+    assert (fits["compression_error_bound"] > 0).all()
+    assert (fits["compression_error_bound"] <= 1e-10).all()
+    assert (fits["map_residual"] <= 1e-8).all()
+    # The population's maximum is the truth, and its log-likelihood minus the entropy.
+    population = fits[of_population]
+    np.testing.assert_allclose(population["mean_1"], 2.0, atol=1e-4)
+    np.testing.assert_allclose(
+        population["log_likelihood"], population["log_likelihood_truth"], atol=1e-12
+    )
+    aggregate(folder)
+    table = pd.read_parquet(folder / "convergence.parquet").set_index("sample_size")
+    mean = table.loc[np.inf, "mean_log_likelihood"]
+    np.testing.assert_allclose(mean, table.loc[np.inf, "log_likelihood_mean"], rtol=1e-15)
+    assert table.loc[np.inf, "rmse_mean_1_mcse"].isna().all()
+
+
+def test_compression_none_fits_the_points(workspace):
+    settings = ("sample_sizes=[30000]", "mixture=[notebook]", "replicates=2")
+    points = read_fits(numbers(*settings, "compression=none", to="none"))
+    nodes = read_fits(numbers(*settings, to="auto"))
+    assert (points["compression_error_bound"] == 0).all()
+    assert (nodes["compression_error_bound"] > 0).all()
+    assert (points["n_iter"] == nodes["n_iter"]).all()
+    for name in ("mean_0", "scale_1", "weight_0"):
+        np.testing.assert_allclose(nodes[name], points[name], atol=1e-9)
+    np.testing.assert_allclose(nodes["log_likelihood"], points["log_likelihood"], rtol=1e-13)
+
+
+def test_large_samples_give_the_same_bytes_on_any_number_of_threads(workspace, monkeypatch):
+    monkeypatch.setattr("pipeline.core.compression.CHUNK", 9_000)
+    monkeypatch.setattr("pipeline.core.evaluation.CHUNK", 9_000)
+    settings = (*LARGE, "replicates=1", "init=[random_points]")
+    found = [
+        prints(
+            numbers(
+                *settings, f"executor.workers={workers}", f"store_dir=s{workers}", to=f"r{workers}"
+            )
+        )
+        for workers in (1, 8)
+    ]
+    assert found[0] == found[1]

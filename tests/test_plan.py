@@ -54,6 +54,25 @@ def test_adding_to_the_grid_changes_no_identity():
     assert len({cell.content for cell in after.values()}) == 16
 
 
+def test_the_population_has_one_replicate_and_no_samples():
+    plan, remarks = make_plan(compose([*BASE, "sample_sizes=[50,inf]", "replicates=7"]))
+    sample, population = plan.data_sets
+    assert (sample.replicates, population.replicates) == (7, 1)
+    assert population.file is None
+    assert population.id == "overlap_low-ninf"
+    assert any("population" in remark for remark in remarks)
+    assert plan.has_population and not plan_of().has_population
+
+
+@pytest.mark.parametrize("size", ["50", "50000", "inf"])
+@pytest.mark.parametrize("override", ["compression=none", "compression_tolerance=1e-9"])
+def test_only_what_is_compressed_depends_on_how(size, override):
+    if size == "inf" and override == "compression=none":
+        pytest.skip("a population has no points to fall back to")
+    before = only_cell(f"sample_sizes=[{size}]").content
+    assert (only_cell(f"sample_sizes=[{size}]", override).content == before) == (size == "50")
+
+
 @pytest.mark.parametrize(
     "override",
     [

@@ -38,6 +38,14 @@ def test_a_fit_alone_equals_the_recorded_one(study, capsys, end, init):
     assert len(out.splitlines()) > 6
 
 
+@pytest.mark.parametrize("size", ["30000", "inf"])
+def test_nodes_in_the_place_of_points_are_replayed(workspace, capsys, size):
+    run([*STUDY, f"sample_sizes=[{size}]", "replicates=2", "init=[random_points]"])
+    name = f"overlap_high-free-n{size}-random_points-em-r0-s1"
+    assert main(["experiment=convergence", f"fit_id={name}"]) == 0
+    assert "equal to the recorded fit, bit by bit" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("table", "column"), [("fits", "scale_0"), ("traces", "mean_1")])
 def test_a_changed_record_is_told(study, capsys, table, column):
     (path,) = (study / table).glob("*random_points*")

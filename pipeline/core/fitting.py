@@ -1,18 +1,21 @@
 """Fits: the core's interface to the loop over EM iterations."""
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core import loop
 from pipeline.core.algorithms import ALGORITHMS
+from pipeline.core.lanes import POINTS_FOR_ALL_LANES
 from pipeline.core.mixture import Parameters
-from pipeline.core.model import Model, make_model
+from pipeline.core.model import Model
 from pipeline.core.outcomes import Degeneracy
 from pipeline.core.stopping import STOPPING_RULES
 
 DEFAULT_DEGENERACY = Degeneracy()
+NO_TRACE: Any = ()  # a table without columns
 
 
 class Schedule(NamedTuple):
@@ -42,9 +45,11 @@ class Trace(NamedTuple):
 
 
 class Fits(NamedTuple):
-    """One entry per fit; all but ``outcome`` and ``log_likelihood_start`` are its last trace row.
+    """One entry per fit: its outcome, its last trace row, and what is known about it.
 
     Fit ``r * n_starts + s`` is start s of replicate r. ``parameters`` are (F, K).
+    ``map_residual`` is max |M(theta) - theta| in units at the last row, not-a-number where it
+    does not exist; ``compression_error_bound`` is 0 for fits to the points themselves.
     """
 
     outcome: NDArray[np.int8]
@@ -52,6 +57,8 @@ class Fits(NamedTuple):
     map_evaluations: NDArray[np.int64]
     log_likelihood: NDArray[np.float64]
     log_likelihood_start: NDArray[np.float64]
+    map_residual: NDArray[np.float64]
+    compression_error_bound: NDArray[np.float64]
     parameters: Parameters
     trace: Trace
 
@@ -65,18 +72,44 @@ def geometric_iterations(max_iter: int) -> NDArray[np.int64]:
     return np.array(sorted({0, *(i for i in rounded if i <= max_iter)}), dtype=np.int64)
 
 
-def log_likelihoods(
-    points: NDArray[np.float64], masses: NDArray[np.float64], parameters: Parameters
-) -> NDArray[np.float64]:
-    """Return the log-likelihood of each sample, a row of ``points`` (R, n), under one mixture.
+def last_rows(trace: Trace) -> NDArray[np.int64]:
+    """Return where the last row of each fit stands, shape (F,)."""
+    return np.append(np.flatnonzero(np.diff(trace.fit)), len(trace.fit) - 1)
 
-    A total over the sample, shape (R,), by the kernel that fits.
-    """
-    n_components = parameters.means.size
-    shape = (len(points), 1, n_components)
-    starts = Parameters(*(np.broadcast_to(part, shape) for part in parameters))
-    model = make_model(n_components)
-    return fit(points, masses, starts, model, "em", Schedule(0)).log_likelihood_start
+
+def _column_wise(function: Callable[..., NDArray], *tables: Any) -> Any:
+    """Apply a function to each column of (nested) named tuples of columns."""
+    if isinstance(tables[0], tuple):
+        columns = zip(*tables, strict=True)
+        return type(tables[0])(*(_column_wise(function, *column) for column in columns))
+    return function(*tables)
+
+
+def taken(fits: Fits, chosen: NDArray[np.bool_]) -> Fits:
+    """Return some of the fits, numbered anew; ``chosen`` is (F,)."""
+    rows = chosen[fits.trace.fit]
+    trace = _column_wise(lambda column: column[rows], fits.trace)
+    some = _column_wise(lambda column: column[chosen], fits._replace(trace=NO_TRACE))
+    return some._replace(trace=trace._replace(fit=(np.cumsum(chosen) - 1)[trace.fit]))
+
+
+def joined(parts: Sequence[Fits], places: NDArray[np.int64] | None = None) -> Fits:
+    """Return the fits of all parts; ``places`` (F,) says where each goes, by default in turn."""
+    sizes = [len(part.outcome) for part in parts]
+    places = np.arange(sum(sizes)) if places is None else places
+    order = np.argsort(places)
+    every = _column_wise(
+        lambda *columns: np.concatenate(columns)[order],
+        *(part._replace(trace=NO_TRACE) for part in parts),
+    )
+    of_part = np.split(places, np.cumsum(sizes)[:-1])
+    numbered = [
+        part.trace._replace(fit=numbers[part.trace.fit])
+        for part, numbers in zip(parts, of_part, strict=True)
+    ]
+    rows = np.argsort(np.concatenate([trace.fit for trace in numbered]), kind="stable")
+    trace = _column_wise(lambda *columns: np.concatenate(columns)[rows], *numbered)
+    return every._replace(trace=trace)
 
 
 def fit(
@@ -88,6 +121,7 @@ def fit(
     schedule: Schedule,
     degeneracy: Degeneracy = DEFAULT_DEGENERACY,
     traced: NDArray[np.bool_] | None = None,
+    all_lanes: bool = False,
 ) -> Fits:
     """Fit every start of every replicate.
 
@@ -109,6 +143,8 @@ def fit(
     traced : bool, shape (R,)
         Replicates whose traces keep the rows that the schedule names; the others keep row 0 and
         the last. None: all.
+    all_lanes : bool
+        Let all lanes work on one fit at a time, as they do with large samples.
     """
     # Writable, as numba compiles a second version for read-only arrays (a memory-mapped file's).
     points = np.require(points, np.float64, ["C", "W"])
@@ -130,9 +166,10 @@ def fit(
     every = schedule.record is None
     record = np.empty(0) if every else schedule.record
     chosen = ALGORITHMS[algorithm]
-    outcome, indices, values = loop.run(
+    outcome, residual, indices, values = loop.run(
         points,
         np.ascontiguousarray(masses, np.float64),
+        all_lanes or points.shape[1] >= POINTS_FOR_ALL_LANES,
         np.stack([part.reshape(-1, n_components) for part in starts], axis=1),
         n_starts,
         model,
@@ -150,7 +187,6 @@ def fit(
     # The lanes write their rows in turn.
     order = np.argsort(indices[:, 0], kind="stable")
     indices, values = indices[order], values[order]
-    last = np.append(np.flatnonzero(np.diff(indices[:, 0])), len(indices) - 1)
     trace = Trace(
         indices[:, 0].copy(),
         indices[:, 1].copy(),
@@ -158,6 +194,7 @@ def fit(
         values[:, 3, 0].copy(),
         Parameters(*(values[:, row].copy() for row in range(3))),
     )
+    last = last_rows(trace)
     first = np.append(0, last[:-1] + 1)
     return Fits(
         outcome,
@@ -165,6 +202,8 @@ def fit(
         trace.map_evaluations[last],
         trace.log_likelihood[last],
         trace.log_likelihood[first],
+        np.where(np.isfinite(residual), residual, np.nan),
+        np.zeros(len(outcome)),
         Parameters(*(part[last] for part in trace.parameters)),
         trace,
     )

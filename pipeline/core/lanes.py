@@ -45,14 +45,17 @@ def load_points(points, offset, exponent, lane, x):
 
     What is left of the last row of all lanes is 0.
     """
+    # ldexp in two steps, each within the range of a double.
+    half = -exponent // 2
+    factor, other = math.ldexp(1.0, half), math.ldexp(1.0, -exponent - half)
     if lane < 0:
         for i in range(points.size):
-            x[i] = math.ldexp(points[i] - offset, -exponent)
+            x[i] = (points[i] - offset) * factor * other
         for i in range(points.size, x.size):
             x[i] = 0.0
     else:
         for i in range(points.size):
-            x[LANES * i + lane] = math.ldexp(points[i] - offset, -exponent)
+            x[LANES * i + lane] = (points[i] - offset) * factor * other
 
 
 @compiled

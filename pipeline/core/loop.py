@@ -11,7 +11,6 @@ import numpy as np
 from pipeline.core import algorithms, em
 from pipeline.core.compilation import compiled
 from pipeline.core.lanes import (
-    POINTS_FOR_ALL_LANES,
     load_points,
     load_theta,
     read_theta,
@@ -97,27 +96,28 @@ def _take(
 
 @compiled
 def run(
-    points, masses, starts, n_starts, model, algorithm, monotone, max_iter, rule, tolerance,
-    every, record, scale_floor, count_floor, traced,
+    points, masses, all_lanes, starts, n_starts, model, algorithm, monotone, max_iter, rule,
+    tolerance, every, record, scale_floor, count_floor, traced,
 ):  # fmt: skip
     """Run all fits; the arguments are those of ``pipeline.core.fitting.fit``, as plain numbers.
 
     Returns
     -------
     outcome : int8, shape (F,)
+    residuals : float64, shape (F,)
+        Largest |M(theta) - theta| in units, at the last row.
     indices : int64, shape (T, 3)
         Fit, iteration and map evaluations of each row; those of one fit in their order.
     values : float64, shape (T, 4, K)
         Weights, means, scales, and the log-likelihood K times over.
     """
     n_fits, n_components = starts.shape[0], starts.shape[2]
-    outcomes = np.empty(n_fits, np.int8)
+    outcomes, residuals = np.empty(n_fits, np.int8), np.empty(n_fits)
     indices = np.empty((2 * n_fits + 1, 3), np.int64)
     values = np.empty((2 * n_fits + 1, 4, n_components))
     size = 0
 
     n = points.shape[1]
-    all_lanes = n >= POINTS_FOR_ALL_LANES
     rows = (n + LANES - 1) // LANES if all_lanes else n
     used = 1 if all_lanes else LANES
     row_mass, plain_rows = row_masses(masses, rows, all_lanes)
@@ -224,12 +224,16 @@ def run(
         store(state, LEVEL_2, level_1)
         store(state, LEVEL_1, level)
         residual, evaluated = algorithms.step(
-            algorithm, x, row_mass, plain_rows, all_lanes, active, model, fixed_scales, mass,
+            algorithm, x, row_mass, plain_rows, all_lanes, active | idle, model, fixed_scales, mass,
             load(state, UNIT), theta_1, constants, sums, work, theta,
         )  # fmt: skip
         store(state, RESIDUAL, residual)
+        if idle:
+            for lane in range(used):
+                if (idle >> lane) & 1:
+                    residuals[fits[lane]] = state[RESIDUAL + lane]
         evaluations_1 = load(state, EVALUATIONS)
         store(state, EVALUATIONS_1, evaluations_1)
         store(state, EVALUATIONS, evaluations_1 + splat(float(evaluated)))
         store(state, ITERATION, iterations + splat(1.0))
-    return outcomes, indices[:size], values[:size]
+    return outcomes, residuals, indices[:size], values[:size]

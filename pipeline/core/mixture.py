@@ -34,6 +34,30 @@ def density(points: NDArray, parameters: Parameters) -> NDArray:
     return component_densities(points, parameters).sum(axis=0)
 
 
+def mixture_standard_deviation(parameters: Parameters) -> float:
+    """Return the standard deviation of a mixture (K,)."""
+    weights, means, scales = parameters
+    centred = means - np.sum(weights * means)
+    return float(np.sqrt(np.sum(weights * (scales * scales + centred * centred))))
+
+
+def mixture_quantiles(parameters: Parameters, levels: NDArray) -> NDArray[np.float64]:
+    """Return the quantiles of a mixture (K,) at levels in (0, 1), to 12 digits."""
+    from scipy.optimize import brentq
+    from scipy.special import ndtr
+
+    weights, means, scales = parameters
+    reach = 40.0 * np.max(scales)
+    low, high = np.min(means) - reach, np.max(means) + reach
+
+    def quantile(level: float) -> float:
+        return brentq(lambda x: np.sum(weights * ndtr((x - means) / scales)) - level, low, high)
+
+    # The last bits of a library's normal distribution depend on the CPU.
+    unit = 1e-12 * mixture_standard_deviation(parameters)
+    return np.array([round(quantile(level) / unit) * unit for level in levels])
+
+
 @compiled
 def standard_deviation(points, masses):
     """Return the standard deviation of a sample (divisor: the total mass), centred, in two passes.

@@ -1,25 +1,39 @@
 """Inits: how row 0 of a fit is chosen."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pipeline.core import sampling
 from pipeline.core.compilation import compiled
-from pipeline.core.mixture import Parameters, standard_deviations
+from pipeline.core.mixture import (
+    Parameters,
+    mixture_quantiles,
+    mixture_standard_deviation,
+    standard_deviations,
+)
 from pipeline.core.model import Model, project
 from pipeline.core.random import uniforms
+
+# From the mixture itself, for an init that takes points of a population.
+POPULATION_POINTS = 4096
 
 
 class Draw(NamedTuple):
     """What an init may use.
 
-    ``points`` is (R, n); ``uniforms(count)`` gives the first uniforms of each fit's own stream,
-    (R, S, count); ``truth`` is the mixture the sample was drawn from, (K,), where one is known.
+    ``points`` is (R, n); ``scales`` (R,) their standard deviations and ``quantiles(levels)``
+    (R, levels) their quantiles; ``uniforms(count)`` gives the first uniforms of each fit's own
+    stream, (R, S, count); ``truth`` is the mixture the sample was drawn from, (K,), where one is
+    known.
     """
 
     points: NDArray[np.float64]
+    scales: NDArray[np.float64]
+    quantiles: Callable[[NDArray[np.float64]], NDArray[np.float64]]
     n_components: int
     n_starts: int
     uniforms: Callable[[int], NDArray[np.float64]]
@@ -56,9 +70,8 @@ def init(
 
 def _around(draw: Draw, means: NDArray[np.float64]) -> Parameters:
     """Return equal weights and, for every scale, the sample's standard deviation."""
-    scale = standard_deviations(draw.points, np.ones(draw.points.shape[1]))
     return Parameters(
-        np.full(draw.n_components, 1.0 / draw.n_components), means, scale[:, None, None]
+        np.full(draw.n_components, 1.0 / draw.n_components), means, draw.scales[:, None, None]
     )
 
 
@@ -147,14 +160,7 @@ def kmeans_pp(draw: Draw) -> Parameters:
 def quantiles(draw: Draw) -> Parameters:
     """Means at the (k + 1/2)/K quantiles; weights equal; scales the sample's standard deviation."""
     levels = (np.arange(draw.n_components) + 0.5) / draw.n_components
-    # Linear interpolation written out, so that every sample is treated on its own.
-    ordered = np.sort(draw.points, axis=1)
-    position = levels * (draw.points.shape[1] - 1)
-    lower = np.floor(position).astype(np.int64)
-    upper = np.minimum(lower + 1, draw.points.shape[1] - 1)
-    fraction = position - lower
-    means = ordered[:, lower] + fraction * (ordered[:, upper] - ordered[:, lower])
-    return _around(draw, means[:, None, :])
+    return _around(draw, draw.quantiles(levels)[:, None, :])
 
 
 @init(deterministic=True, needs_truth=True)
@@ -168,6 +174,20 @@ def truth(draw: Draw) -> Parameters:
             "use another init or model.n_components: null"
         )
     return draw.truth
+
+
+def sample_quantiles(
+    points: NDArray[np.float64], levels: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the quantiles of each row of ``points`` (R, n), by linear interpolation, (R, L)."""
+    position = levels * (points.shape[1] - 1)
+    lower = np.floor(position).astype(np.int64)
+    upper = np.minimum(lower + 1, points.shape[1] - 1)
+    # Only these order statistics are put in their places.
+    ordered = np.partition(points, np.union1d(lower, upper), axis=1)
+    # Interpolation written out, so that every sample is treated on its own.
+    fraction = position - lower
+    return ordered[:, lower] + fraction * (ordered[:, upper] - ordered[:, lower])
 
 
 def draw_starts(
@@ -196,10 +216,62 @@ def draw_starts(
     starts : int64, shape (S,)
         Numbers of the starts of each replicate; a range will do.
     """
-    if name not in INITS:
-        raise ValueError(f"init: got {name!r}, must be one of {', '.join(INITS)}")
     # Writable, as numba compiles a second version for read-only arrays (a memory-mapped file's).
     points = np.require(points, np.float64, ["C", "W"])
+    scales = standard_deviations(points, np.ones(points.shape[1]))
+    quantiles = partial(sample_quantiles, points)
+    return _drawn(name, points, scales, quantiles, model, truth, key, replicates, starts)
+
+
+def draw_population_starts(
+    name: str, model: Model, truth: Parameters, key: NDArray[np.uint64], starts: ArrayLike
+) -> Parameters:
+    """Return the starts of an init for the population itself, shape (1, S, K).
+
+    An init that takes points has ``POPULATION_POINTS`` of the mixture, drawn anew for each start;
+    standard deviation and quantiles are the mixture's own.
+
+    Parameters
+    ----------
+    name, model, key, starts
+        See ``draw_starts``.
+    truth : Parameters, shape (K_true,)
+    """
+    scales = np.array([mixture_standard_deviation(truth)])
+    # A key of its own: the start's uniforms are drawn with the other one.
+    points_key = np.asarray(key, np.uint64) ^ np.array([0, 1], np.uint64)
+    parts = []
+    for start in np.asarray(starts, np.int64):
+        points = sampling.draw(points_key, [start], POPULATION_POINTS, *truth, "multinomial")
+        parts.append(
+            _drawn(
+                name,
+                points,
+                scales,
+                lambda levels: mixture_quantiles(truth, levels)[None, :],
+                model,
+                truth,
+                key,
+                [0],
+                [start],
+            )
+        )
+    return Parameters(*(np.concatenate(column, axis=1) for column in zip(*parts, strict=True)))
+
+
+def _drawn(
+    name: str,
+    points: NDArray[np.float64],
+    scales: NDArray[np.float64],
+    quantiles: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    model: Model,
+    truth: Parameters | None,
+    key: NDArray[np.uint64],
+    replicates: ArrayLike,
+    starts: ArrayLike,
+) -> Parameters:
+    if name not in INITS:
+        raise ValueError(f"init: got {name!r}, must be one of {', '.join(INITS)}")
     replicates = np.asarray(replicates, np.uint64)
     starts = np.asarray(starts, np.uint64)
     shape = (replicates.size, starts.size, model.n_components)
@@ -211,6 +283,6 @@ def draw_starts(
         return uniforms(key, streams, count).reshape(*shape[:2], count)
 
     chosen = INITS[name].function(
-        Draw(points, model.n_components, starts.size, own_uniforms, truth)
+        Draw(points, scales, quantiles, model.n_components, starts.size, own_uniforms, truth)
     )
     return project(model, Parameters(*(np.broadcast_to(part, shape) for part in chosen)))

@@ -1,5 +1,6 @@
 """What one set of figures is about: the cells of one truth and one model, with their tables."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -73,6 +74,11 @@ class Group:
         """The truth, if it has as many components as the model."""
         truth = self.truth
         return truth if truth is not None and len(truth.means) == self.n_components else None
+
+    @staticmethod
+    def size_label(size: float) -> str:
+        """Name a sample size."""
+        return "population" if size == math.inf else f"n = {size:g}"
 
     def label(self, cell: Cell) -> str:
         """Name a cell within its panel: its init, and its algorithm where there are several."""

@@ -240,6 +240,7 @@ def snapshots(group: Group) -> Figure | None:
         axes.set_xlabel(_x_label(points, group.truth))
     for axes in panels[:, 0]:
         axes.set_ylabel("weight × density" if weighted else "density")
-    figure.suptitle(f"{group.title}: n = {cell.sample_size:g}, {group.label(cell)}, replicate 0")
+    size = group.size_label(cell.sample_size)
+    figure.suptitle(f"{group.title}: {size}, {group.label(cell)}, replicate 0")
     legend_below(figure, panels[0, 0], columns=4)
     return figure

@@ -57,7 +57,7 @@ def iterations_distribution(group: Group) -> Figure | None:
             axes.set_xlabel("iteration")
         else:
             iteration_axis(axes, 1.1 * longest, logarithmic_from=np.inf)
-        axes.set_title(f"n = {size:g}")
+        axes.set_title(group.size_label(size))
     panels[0].set_ylim(0.0, 1.02)
     panels[0].yaxis.set_major_formatter(PercentFormatter(1.0))
     panels[0].set_ylabel("fits converged by then")
@@ -85,7 +85,8 @@ def outcome_shares(group: Group) -> Figure | None:
             )  # fmt: skip
             left += share
     axes.set_yticks(
-        places, [f"n = {cell.sample_size:g}, {group.label(cell)}" for cell in group.cells]
+        places,
+        [f"{group.size_label(cell.sample_size)}, {group.label(cell)}" for cell in group.cells],
     )
     axes.invert_yaxis()
     axes.set_xlim(0.0, 1.0)

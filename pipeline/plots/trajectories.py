@@ -32,7 +32,7 @@ def _panels(
     figure = Figure(figsize=(max(WIDTH, 2.3 * columns), height * rows + 0.6), layout="constrained")
     axes = figure.subplots(rows, columns, sharey="row" if sharey else False, squeeze=False)
     for column, size in zip(axes[0], group.sizes, strict=True):
-        column.set_title(f"n = {size:g}")
+        column.set_title(group.size_label(size))
     figure.suptitle(group.title)
     return figure, axes
 

@@ -64,10 +64,10 @@ def fit(folder: Path) -> None:
 
 def belongs(samples: np.ndarray, data: DataSet, plan: Plan) -> bool:
     """Return whether samples have the plan's shape and, in their ends, the plan's numbers."""
-    if samples.shape != (data.replicates, data.sample_size):
+    if samples.shape != (data.replicates, data.n_points):
         return False
     mixture = plan.config["mixture"][data.mixture]
-    size = data.sample_size
+    size = data.n_points
     if mixture["allocation"] == "multinomial":
         # Independent points: the beginning of a sample is that of a smaller one.
         size = min(size, 4096)
@@ -76,8 +76,10 @@ def belongs(samples: np.ndarray, data: DataSet, plan: Plan) -> bool:
     return np.array_equal(samples[ends, :size], drawn)
 
 
-def sample_reader(plan: Plan, folder: Path) -> Callable[[Cell], np.ndarray]:
+def sample_reader(plan: Plan, folder: Path) -> Callable[[Cell], np.ndarray | None]:
     """Return a function from a cell to its samples, shape (replicates, sample_size).
+
+    None for the population itself.
 
     Raises
     ------
@@ -86,12 +88,15 @@ def sample_reader(plan: Plan, folder: Path) -> Callable[[Cell], np.ndarray]:
     """
 
     @cache
-    def read(data: DataSet) -> np.ndarray:
+    def read(data: DataSet) -> np.ndarray | None:
         if data.observed is not None:
             return read_planned(data, plan.config["observed"][data.observed])[None, :]
-        path = folder / str(data.file)
+        if data.file is None:
+            return None
+        path = folder / data.file
         try:
-            samples = np.load(path, mmap_mode="r")
+            # Copy on write: compiled code takes writable arrays without copying them.
+            samples = np.load(path, mmap_mode="c")
         except (OSError, ValueError) as error:
             raise InputError(f"{path}: cannot be read; run the stage generate first") from error
         if not belongs(samples, data, plan):
@@ -104,12 +109,16 @@ def sample_reader(plan: Plan, folder: Path) -> Callable[[Cell], np.ndarray]:
 def _compute(plan: Plan, folder: Path, store: Path, tasks: list[Task]) -> list[tuple[str, float]]:
     """Run the tasks on a pool of threads; return (cell, seconds) of each, in task order."""
     samples = sample_reader(plan, folder)
+    # Threads that have no block of their own share the points of the others' samples.
+    helpers = ThreadPoolExecutor(plan.workers) if len(tasks) < plan.workers else None
+    mapping = map if helpers is None else helpers.map
 
     def work(task: Task) -> float:
         cell, block = task
         began = time.perf_counter()
-        points = samples(cell)[block.first : block.stop]
-        fits, traces = fit_block(plan, cell, points, block)
+        drawn = samples(cell)
+        points = None if drawn is None else drawn[block.first : block.stop]
+        fits, traces = fit_block(plan, cell, points, block, mapping)
         write_block(folder_of(store, cell.content), block, fits, traces)
         return time.perf_counter() - began
 
@@ -125,6 +134,8 @@ def _compute(plan: Plan, folder: Path, store: Path, tasks: list[Task]) -> list[t
     finally:
         # After an interruption nobody waits for the blocks in hand.
         pool.shutdown(wait=False, cancel_futures=True)
+        if helpers is not None:
+            helpers.shutdown(wait=False, cancel_futures=True)
     return [timings[index] for index in range(len(tasks))]
 
 
@@ -147,7 +158,10 @@ def _in_flight(
 def _assemble(plan: Plan, folder: Path, store: Path, blocks: dict[str, list[Block]]) -> None:
     """Write the data sets from the store, one part per cell."""
     n_components = plan.n_components
-    schemas = {FITS: fits_schema(n_components), TRACES: traces_schema(n_components)}
+    schemas = {
+        FITS: fits_schema(n_components, plan.has_population),
+        TRACES: traces_schema(n_components),
+    }
 
     def write(part: tuple[int, Cell, str]) -> None:
         index, cell, table = part

@@ -29,16 +29,16 @@ def generate(folder: Path) -> None:
     samples = folder / "samples"
     samples.mkdir(parents=True, exist_ok=True)
     drawn = [data for data in plan.data_sets if data.file is not None]
-    total = sum(data.replicates * data.sample_size for data in drawn)
+    total = sum(data.replicates * data.n_points for data in drawn)
     with progress("generate", total) as advance, ThreadPoolExecutor(plan.workers) as pool:
         for data in drawn:
             with atomic_write(folder / str(data.file)) as temporary:
-                shape = (data.replicates, data.sample_size)
+                shape = (data.replicates, data.n_points)
                 values = open_memmap(temporary, "w+", np.float64, shape)
                 fill = partial(_fill, values, data, plan.config["mixture"][data.mixture])
-                step = max(1, VALUES // data.sample_size)
+                step = max(1, VALUES // data.n_points)
                 for rows in pool.map(fill, range(0, data.replicates, step), repeat(step)):
-                    advance(rows * data.sample_size)
+                    advance(rows * data.n_points)
                 values.flush()
                 del values, fill
     remove_others(samples, {Path(str(data.file)).name for data in drawn})
@@ -49,7 +49,7 @@ def _fill(values: np.ndarray, data: DataSet, mixture: dict[str, Any], first: int
     """Draw the samples of the replicates from `first` on; return how many."""
     rows = np.arange(first, min(first + step, data.replicates))
     key = key_from_hex(data.key)
-    drawn = draw(key, rows, data.sample_size, *truth(mixture), mixture["allocation"])
+    drawn = draw(key, rows, data.n_points, *truth(mixture), mixture["allocation"])
     values[first : first + step] = drawn
     return len(rows)
 

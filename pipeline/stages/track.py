@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import math
 import os
 from html import escape
 from pathlib import Path
@@ -11,7 +12,7 @@ import pandas as pd
 from pipeline import runs, tracking
 from pipeline.errors import TrackingError
 from pipeline.files import write_text
-from pipeline.plan import Cell, Plan, digest, read_plan
+from pipeline.plan import FILE, Cell, Plan, digest, read_plan
 from pipeline.progress import progress
 from pipeline.stages import run
 from pipeline.tables import (
@@ -162,12 +163,13 @@ def group_figures(plan: Plan, folder: Path, cell: Cell) -> list[Path]:
 def data_source(plan: Plan, folder: Path, cell: Cell) -> runs.DataSource:
     """Name the samples that a cell is fitted to."""
     data = plan.data_set(cell)
-    path = f"{_shown(folder)}/{data.file}" if data.file else _observed_path(plan, cell)
-    return runs.DataSource(data.id, data.key[:8], path, (data.replicates, data.sample_size))
-
-
-def _observed_path(plan: Plan, cell: Cell) -> str:
-    return str(plan.config["observed"][cell.observed]["path"])
+    if data.observed is not None:
+        path = str(plan.config["observed"][data.observed]["path"])
+    else:
+        path = f"{_shown(folder)}/{data.file or FILE}"
+    # The population has no points: its mixture is in the plan.
+    n = 0 if data.sample_size == math.inf else data.n_points
+    return runs.DataSource(data.id, data.key[:8], path, (data.replicates, n))
 
 
 def _shown(folder: Path) -> str:

@@ -6,8 +6,8 @@ import scipy.integrate
 import scipy.stats
 
 from pipeline.core import mixture
-from pipeline.core.fitting import log_likelihoods
 from pipeline.core.mixture import Parameters
+from pipeline.core.refinement import log_likelihoods
 
 TRUTH = Parameters(np.array([0.2, 0.5, 0.3]), np.array([-3.0, 0.0, 1.0]), np.array([1.0, 0.3, 2.0]))
 X = np.random.default_rng(1).normal(0, 3, (4, 25))
@@ -33,11 +33,27 @@ def test_density_integrates_to_one():
 
 
 @pytest.mark.parametrize("n", [25, 800])
-def test_log_likelihood_is_the_sum_of_log_densities_times_masses(n):
+def test_log_likelihood_is_the_sum_of_log_densities(n):
     points = np.resize(X, (3, n))
-    masses = np.linspace(0.5, 2, n)
-    expected = [masses @ np.log(expected_components(x).sum(axis=0)) for x in points]
-    np.testing.assert_allclose(log_likelihoods(points, masses, TRUTH), expected, rtol=1e-13)
+    expected = [np.log(expected_components(x).sum(axis=0)).sum() for x in points]
+    np.testing.assert_allclose(log_likelihoods(points, TRUTH), expected, rtol=1e-13)
+
+
+@pytest.mark.parametrize("level", [1e-9, 0.05, 0.5, 0.99])
+def test_quantiles(level):
+    found = mixture.mixture_quantiles(TRUTH, np.array([level]))[0]
+    z = (found - TRUTH.means) / TRUTH.scales
+    assert TRUTH.weights @ scipy.stats.norm.cdf(z) == pytest.approx(level, rel=1e-9)
+
+
+def test_standard_deviation_of_a_mixture():
+    def moment(power):
+        return scipy.integrate.quad(
+            lambda x: x**power * mixture.density(np.array([x]), TRUTH)[0], -40, 40, limit=200
+        )[0]
+
+    expected = np.sqrt(moment(2) - moment(1) ** 2)
+    assert mixture.mixture_standard_deviation(TRUTH) == pytest.approx(expected, rel=1e-10)
 
 
 def test_log_likelihood_far_out_does_not_underflow():
@@ -45,7 +61,7 @@ def test_log_likelihood_far_out_does_not_underflow():
     z = (1e4 - 1) / 2
     far = np.log(0.3) - np.log(2) - 0.5 * np.log(2 * np.pi) - z * z / 2
     near = np.log(expected_components(points[0, 1:]).sum())
-    assert log_likelihoods(points, np.ones(2), TRUTH)[0] == pytest.approx(far + near, rel=1e-14)
+    assert log_likelihoods(points, TRUTH)[0] == pytest.approx(far + near, rel=1e-14)
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e8])
