@@ -90,7 +90,7 @@ def stored_blocks(folder: Path) -> list[Block]:
         try:
             whole = read_table(folder, block, "fits").num_rows == block.n_fits
             read_table(folder, block, "traces")
-        except (OSError, pa.ArrowException):
+        except (OSError, ValueError, pa.ArrowException):
             whole = False
         if whole:
             blocks.append(block)
