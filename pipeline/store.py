@@ -54,11 +54,7 @@ def write_block(folder: Path, block: Block, fits: pa.Table, traces: pa.Table) ->
         named = rows.replace_schema_metadata({NAME: f"{folder.name}/{path.name}"})
         with atomic_write(path) as temporary:
             pq.write_table(
-                named,
-                temporary,
-                compression="lz4",
-                use_dictionary=False,
-                write_page_checksum=True,
+                named, temporary, compression="lz4", use_dictionary=False, write_page_checksum=True
             )
 
 
