@@ -7,5 +7,8 @@ import platform
 # pipeline writes must not depend on the CPU. Read by numpy at its first import.
 if platform.machine() in {"x86_64", "AMD64"}:
     os.environ.setdefault("NPY_DISABLE_CPU_FEATURES", "X86_V4")
+# Arrow's own allocator returns memory that is asked for again at once: page faults, which took a
+# second of a million fits. Read by pyarrow at its first import.
+os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")

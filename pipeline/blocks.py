@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 # Bounds of a block: fits (what an interruption loses), sample values (work, so that threads share a
 # cell) and trace rows (memory).
-MOST_FITS = 4096
+MOST_FITS = 8192
 MOST_VALUES = 1 << 18
 MOST_ROWS = 1 << 22
 LEAST_REPLICATES = 8

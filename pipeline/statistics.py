@@ -48,7 +48,7 @@ def convergence(fits: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     ValueError
         If `fits` names a cell that the plan does not have.
     """
-    fits = _in_plan_order(fits, plan)
+    fits = _in_plan_order(fits[fit_columns(plan)], plan).set_index(REPLICATE)
     truths = true_parameters(plan)
     finite = _finite(fits, plan)
     parts = [
@@ -83,12 +83,11 @@ def derived(fits: pd.DataFrame, plan: Plan) -> pd.DataFrame:
         minus the fit's own; `rank`, from 1 for the best, ties sharing the lowest. Missing for a fit
         that takes no part.
     """
-    groups = {cell.id: f"{cell.data_set} {cell.model}" for cell in plan.cells}
-    position = pd.Index([cell.id for cell in plan.cells]).get_indexer(pd.Index(fits["cell"]))
-    fits = fits.iloc[np.lexsort((fits["start"], fits["replicate"], position))]
+    fits = _in_plan_order(fits, plan)
     takes_part = fits["outcome"].isin(["converged", "max_iter"])
     candidate = fits["log_likelihood"].where(takes_part)
-    together = candidate.groupby([fits["cell"].map(groups), fits["replicate"]], sort=False)
+    compared, _ = pd.factorize(np.array([f"{cell.data_set} {cell.model}" for cell in plan.cells]))
+    together = candidate.groupby([compared[fits["position"]], fits["replicate"]], sort=False)
     result = fits[["cell", "replicate", "start", "fit_id"]].copy()
     result["log_likelihood_gap"] = together.transform("max") - candidate
     result["rank"] = together.rank(method="min", ascending=False)
@@ -230,12 +229,13 @@ def _cells(plan: Plan) -> pd.DataFrame:
 
 
 def _in_plan_order(fits: pd.DataFrame, plan: Plan) -> pd.DataFrame:
-    """Sort the fits, so that sums do not depend on the order of rows, and index them."""
-    position = pd.Index([cell.id for cell in plan.cells]).get_indexer(pd.Index(fits["cell"]))
+    """Sort the fits, so that sums do not depend on the order of rows, and add their position."""
+    code, names = pd.factorize(fits["cell"])
+    position = pd.Index([cell.id for cell in plan.cells]).get_indexer(names)[code]
     if (position < 0).any():
         raise ValueError(f"cell: got {fits['cell'][position < 0].iloc[0]!r}, which no plan has")
     order = np.lexsort((fits["start"], fits["replicate"], position))
-    return fits[fit_columns(plan)].assign(position=position).iloc[order].set_index(REPLICATE)
+    return fits.assign(position=position).iloc[order]
 
 
 def _finite(fits: pd.DataFrame, plan: Plan) -> pd.Series:
@@ -251,6 +251,8 @@ def _finite(fits: pd.DataFrame, plan: Plan) -> pd.Series:
 
 def _replicate_means(values: pd.Series) -> pd.Series:
     """Return the mean over the starts of every replicate, leaving out what is missing."""
+    if values.index.is_unique:
+        return values  # one start each
     return values.groupby(level=REPLICATE).mean()
 
 

@@ -53,7 +53,9 @@ def write_block(folder: Path, block: Block, fits: pa.Table, traces: pa.Table) ->
         path = _path(folder, block, table)
         named = rows.replace_schema_metadata({NAME: f"{folder.name}/{path.name}"})
         with atomic_write(path) as temporary:
-            pq.write_table(named, temporary, compression="zstd", write_page_checksum=True)
+            pq.write_table(
+                named, temporary, compression="lz4", use_dictionary=False, write_page_checksum=True
+            )
 
 
 def read_table(folder: Path, block: Block, table: str) -> pa.Table:
@@ -84,7 +86,7 @@ def stored_blocks(folder: Path) -> list[Block]:
         try:
             whole = read_table(folder, block, "fits").num_rows == block.n_fits
             read_table(folder, block, "traces")
-        except (OSError, pa.ArrowException):
+        except (OSError, ValueError, pa.ArrowException):
             whole = False
         if whole:
             blocks.append(block)

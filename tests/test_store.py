@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -88,8 +89,9 @@ def test_a_damaged_block_is_told_and_left_out(tmp_path: Path, caplog, table: str
     elif damage == "truncated":
         path.write_bytes(content[: len(content) // 2])
     else:
-        # A byte of the first columns' data, which only a checksum betrays.
-        content[len(content) // 8] ^= 0xFF
+        # A byte of the first column's data, which only a checksum betrays.
+        column = pq.ParquetFile(path).metadata.row_group(0).column(0)
+        content[column.data_page_offset + column.total_compressed_size - 1] ^= 0xFF
         path.write_bytes(content)
     assert stored_blocks(tmp_path) == [good]
     if not (damage == "gone" and table == "fits"):

@@ -29,7 +29,6 @@ from pipeline.tables import (
     FITS,
     TRACES,
     fits_schema,
-    labelled,
     part_name,
     remove_other_parts,
     traces_schema,
@@ -167,8 +166,7 @@ def _assemble(plan: Plan, folder: Path, store: Path, blocks: dict[str, list[Bloc
         index, cell, table = part
         where, size = folder_of(store, cell.content), block_size(plan, cell)
         rows = assembled(where, blocks[cell.content], cell.replicates, cell.starts, table, size)
-        named = (labelled(some, cell, schemas[table]) for some in rows)
-        write_part(folder / table / part_name(index, cell), named, schemas[table], cell)
+        write_part(folder / table / part_name(index, cell), rows, schemas[table], cell)
 
     parts = [(index, cell, table) for index, cell in enumerate(plan.cells) for table in schemas]
     with ThreadPoolExecutor(plan.workers) as pool:
