@@ -1,4 +1,4 @@
-"""Normal mixtures on the line: parameters, density; the standard deviation of a sample."""
+"""Normal mixtures on the line: parameters, density; a sample's mean and standard deviation."""
 
 import math
 from typing import NamedTuple
@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.compilation import compiled
+from pipeline.core.vector import LANES, fma, load, splat, sum_of_lanes
 
 LOG_SQRT_2_PI = 0.5 * math.log(2.0 * math.pi)
 
@@ -35,23 +36,39 @@ def density(points: NDArray, parameters: Parameters) -> NDArray:
 
 
 @compiled
-def standard_deviation(points, masses):
-    """Return the standard deviation of a sample (divisor: the total mass), centred, in two passes.
+def mean_and_standard_deviation(points, masses):
+    """Return both of a sample (divisor: the total mass), centred, in two passes.
 
     Parameters
     ----------
-    points, masses : float64, shape (n,)
+    points, masses : float64, shape (n,), contiguous
     """
-    mass = 0.0
-    shift = 0.0
-    for i in range(points.size):
+    whole = points.size - points.size % LANES
+    origin = points[0]
+    masses_8, shifts_8 = splat(0.0), splat(0.0)
+    for i in range(0, whole, LANES):
+        masses_8 = masses_8 + load(masses, i)
+        shifts_8 = fma(load(masses, i), load(points, i) - splat(origin), shifts_8)
+    mass, shift = sum_of_lanes(masses_8), sum_of_lanes(shifts_8)
+    for i in range(whole, points.size):
         mass += masses[i]
-        shift += masses[i] * (points[i] - points[0])
-    mean = points[0] + shift / mass
-    squares = 0.0
-    for i in range(points.size):
+        shift += masses[i] * (points[i] - origin)
+    mean = origin + shift / mass
+
+    squares_8 = splat(0.0)
+    for i in range(0, whole, LANES):
+        distance = load(points, i) - splat(mean)
+        squares_8 = fma(load(masses, i) * distance, distance, squares_8)
+    squares = sum_of_lanes(squares_8)
+    for i in range(whole, points.size):
         squares += masses[i] * (points[i] - mean) ** 2
-    return math.sqrt(squares / mass)
+    return mean, math.sqrt(squares / mass)
+
+
+@compiled
+def standard_deviation(points, masses):
+    """Return the standard deviation of a sample, as ``mean_and_standard_deviation`` does."""
+    return mean_and_standard_deviation(points, masses)[1]
 
 
 @compiled

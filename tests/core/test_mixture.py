@@ -10,7 +10,8 @@ from pipeline.core.fitting import log_likelihoods
 from pipeline.core.mixture import Parameters
 
 TRUTH = Parameters(np.array([0.2, 0.5, 0.3]), np.array([-3.0, 0.0, 1.0]), np.array([1.0, 0.3, 2.0]))
-X = np.random.default_rng(1).normal(0, 3, (4, 25))
+generator = np.random.default_rng(1)
+X = generator.normal(0, 3, (4, 25))
 
 
 def expected_components(x):
@@ -61,6 +62,15 @@ def test_masses_of_the_standard_deviation_count_as_copies():
     points = np.array([0.5, -1.0, 4.0])
     copies = np.repeat(points, masses.astype(int))
     assert mixture.standard_deviation(points, masses) == pytest.approx(np.std(copies), rel=1e-15)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 8, 9, 16, 23, 1000])
+def test_mean_and_standard_deviation_against_numpy(n):
+    points, masses = generator.normal(5, 2, n), generator.uniform(0.5, 2, n)
+    mean = np.average(points, weights=masses)
+    scale = np.sqrt(np.average((points - mean) ** 2, weights=masses))
+    found = mixture.mean_and_standard_deviation(points, masses)
+    np.testing.assert_allclose(found, (mean, scale), rtol=1e-14, atol=1e-15)
 
 
 def test_equal_points_have_no_spread():
