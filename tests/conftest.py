@@ -2,6 +2,8 @@
 
 import pipeline  # noqa: F401, I001
 
+import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -65,3 +67,27 @@ def checkout(tmp_path: Path) -> Path:
     ):
         subprocess.run(line, cwd=copy, check=True)
     return copy
+
+
+@pytest.fixture
+def bits_by_cpu(tmp_path: Path) -> Callable[[str], dict[str, str]]:
+    """Return a function that runs a program compiled for several CPUs and returns what it prints.
+
+    SSE2 alone, AVX2 with fused multiply-add, and what this machine has.
+    """
+    if platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip("names x86 CPUs")
+
+    def run(program: str) -> dict[str, str]:
+        printed = {}
+        for cpu in ("generic", "haswell", "host"):
+            environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / cpu)}
+            if cpu != "host":
+                environment |= {"NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": ""}
+            line = [sys.executable, "-c", program]
+            done = subprocess.run(line, env=environment, cwd=ROOT, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+            printed[cpu] = done.stdout
+        return printed
+
+    return run

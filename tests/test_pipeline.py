@@ -176,6 +176,20 @@ def test_same_bytes_whatever_the_threads_blocks_and_interruptions(workspace, mon
     assert prints(numbers(to="resumed")) == plain
 
 
+def test_samples_have_the_same_bytes_whatever_the_threads_and_pieces(workspace, monkeypatch):
+    def hashes(*overrides: str) -> list[str]:
+        plan(compose([*STUDY, "sample_sizes=[3,30]", *overrides]), Path("results"))
+        generate(Path("results"))
+        files = sorted(Path("results/samples").iterdir())
+        return [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+
+    whole = hashes("executor.workers=1")
+    assert len(whole) == 4
+    for values in (1, 7, 45):
+        monkeypatch.setattr("pipeline.stages.generate.VALUES", values)
+        assert hashes("executor.workers=3") == whole
+
+
 def test_growing_a_study_changes_no_number_and_computes_only_the_difference(workspace, caplog):
     before = read_fits(numbers())
     traces = read_traces(Path("results"))

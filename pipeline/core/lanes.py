@@ -13,7 +13,7 @@ import math
 import numpy as np
 
 from pipeline.core.compilation import compiled
-from pipeline.core.mixture import standard_deviation
+from pipeline.core.mixture import mean_and_standard_deviation
 from pipeline.core.model import SYMMETRIC
 from pipeline.core.vector import LANES
 
@@ -25,17 +25,12 @@ POINTS_FOR_ALL_LANES = 512
 @compiled
 def units(points, masses, model):
     """Return the sample's standard deviation, and the offset and binary exponent of its units."""
-    unit = standard_deviation(points, masses)
+    mean, unit = mean_and_standard_deviation(points, masses)
     exponent = 0
     if 0.0 < unit < math.inf:
         exponent = math.frexp(unit)[1]
-    offset = 0.0
     # Means at +t and -t are symmetric about 0, which must stay where it is.
-    if model.means != SYMMETRIC:
-        total = 0.0
-        for i in range(points.size):
-            total += masses[i] * (points[i] - points[0])
-        offset = points[0] + total / masses.sum()
+    offset = 0.0 if model.means == SYMMETRIC else mean
     return unit, offset, exponent
 
 

@@ -1,4 +1,4 @@
-"""Normal mixtures on the line: parameters, density; the standard deviation of a sample."""
+"""Normal mixtures on the line: parameters, density; a sample's mean and standard deviation."""
 
 import math
 from typing import NamedTuple
@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.compilation import compiled
+from pipeline.core.vector import LANES, fma, load, splat, sum_of_lanes
 
 LOG_SQRT_2_PI = 0.5 * math.log(2.0 * math.pi)
 
@@ -59,29 +60,71 @@ def mixture_quantiles(parameters: Parameters, levels: NDArray) -> NDArray[np.flo
 
 
 @compiled
-def standard_deviation(points, masses):
-    """Return the standard deviation of a sample (divisor: the total mass), centred, in two passes.
+def centred_sums(points, masses, origin):
+    """Return total mass, mean minus ``origin``, and the squares' sum about the mean, in two passes.
 
     Parameters
     ----------
-    points, masses : float64, shape (n,)
+    points, masses : float64, shape (n,), contiguous
+    origin : float
+        Near the points: the digits of their mean are counted from it.
     """
-    mass = 0.0
-    shift = 0.0
-    for i in range(points.size):
+    whole = points.size - points.size % LANES
+    masses_8, shifts_8 = splat(0.0), splat(0.0)
+    for i in range(0, whole, LANES):
+        masses_8 = masses_8 + load(masses, i)
+        shifts_8 = fma(load(masses, i), load(points, i) - splat(origin), shifts_8)
+    mass, shift = sum_of_lanes(masses_8), sum_of_lanes(shifts_8)
+    for i in range(whole, points.size):
         mass += masses[i]
-        shift += masses[i] * (points[i] - points[0])
-    mean = points[0] + shift / mass
-    squares = 0.0
-    for i in range(points.size):
+        shift += masses[i] * (points[i] - origin)
+    shift /= mass
+
+    mean = origin + shift
+    squares_8 = splat(0.0)
+    for i in range(0, whole, LANES):
+        distance = load(points, i) - splat(mean)
+        squares_8 = fma(load(masses, i) * distance, distance, squares_8)
+    squares = sum_of_lanes(squares_8)
+    for i in range(whole, points.size):
         squares += masses[i] * (points[i] - mean) ** 2
-    return math.sqrt(squares / mass)
+    return mass, shift, squares
 
 
 @compiled
-def standard_deviations(points, masses):
-    """Return the standard deviation of each row of ``points`` (R, n), shape (R,)."""
+def mean_and_standard_deviation(points, masses):
+    """Return both of a sample (divisor: the total mass); shapes (n,), contiguous."""
+    mass, shift, squares = centred_sums(points, masses, points[0])
+    return points[0] + shift, math.sqrt(squares / mass)
+
+
+@compiled
+def standard_deviation(points, masses):
+    """Return the standard deviation of a sample, as ``mean_and_standard_deviation`` does."""
+    return mean_and_standard_deviation(points, masses)[1]
+
+
+# Points of a piece of a sample: they stay in the nearest cache for the second pass.
+PIECE = 4096
+
+
+@compiled
+def standard_deviations(points):
+    """Return the standard deviation of each row of ``points`` (R, n), shape (R,).
+
+    Piece by piece, put together as Chan, Golub & LeVeque (1983) do, "Algorithms for computing the
+    sample variance".
+    """
+    n = points.shape[1]
     out = np.empty(points.shape[0])
+    ones = np.ones(min(n, PIECE))
     for row in range(points.shape[0]):
-        out[row] = standard_deviation(points[row], masses)
+        shift, squares = 0.0, 0.0
+        for first in range(0, n, PIECE):
+            piece = points[row, first : first + PIECE]
+            mass, of_piece, about = centred_sums(piece, ones[: piece.size], points[row, 0])
+            delta, total = of_piece - shift, first + mass
+            shift += delta * mass / total
+            squares += about + delta * delta * first * mass / total
+        out[row] = math.sqrt(squares / n)
     return out

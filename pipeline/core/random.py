@@ -7,9 +7,12 @@ holds, lowest word first, (block index from 1, start, replicate, 0), and each bl
 """
 
 import numpy as np
+from llvmlite import ir
+from numba import types
 from numpy.typing import NDArray
 
 from pipeline.core.compilation import compiled
+from pipeline.core.vector import operation, splat, upper_bits
 
 MULTIPLIER_0 = np.uint64(0xD2E7470EE14C6C93)
 MULTIPLIER_1 = np.uint64(0xCA5A826395121157)
@@ -18,19 +21,21 @@ WEYL_1 = np.uint64(0xBB67AE8584CAA73B)
 ROUNDS = 10
 WORDS_PER_BLOCK = 4
 
-LOW_HALF = np.uint64(0xFFFFFFFF)
-HALF = np.uint64(32)
 SPARE_BITS = np.uint64(12)
 
 
-@compiled
-def high_product(a, b):
-    """Return the upper 64 bits of the 128-bit product of two uint64."""
-    a_low, a_high = a & LOW_HALF, a >> HALF
-    b_low, b_high = b & LOW_HALF, b >> HALF
-    middle = a_high * b_low + ((a_low * b_low) >> HALF)
-    carry = a_low * b_high + (middle & LOW_HALF)
-    return a_high * b_high + (middle >> HALF) + (carry >> HALF)
+@operation
+def product(context, a, b):
+    """Return the upper and the lower 64 bits of the product of two uint64: one instruction."""
+
+    def codegen(context, builder, signature, values):
+        wide = ir.IntType(128)
+        whole = builder.mul(*(builder.zext(value, wide) for value in values))
+        upper = builder.lshr(whole, ir.Constant(wide, 64))
+        halves = [builder.trunc(half, ir.IntType(64)) for half in (upper, whole)]
+        return context.make_tuple(builder, signature.return_type, halves)
+
+    return types.UniTuple(types.uint64, 2)(types.uint64, types.uint64), codegen
 
 
 @compiled
@@ -38,12 +43,9 @@ def words(key_0, key_1, block, start, replicate):
     """Return the four uint64 words of one block; every argument is a uint64 and block >= 1."""
     a, b, c, d = block, start, replicate, np.uint64(0)
     for _ in range(ROUNDS):
-        a, b, c, d = (
-            high_product(MULTIPLIER_1, c) ^ b ^ key_0,
-            MULTIPLIER_1 * c,
-            high_product(MULTIPLIER_0, a) ^ d ^ key_1,
-            MULTIPLIER_0 * a,
-        )
+        upper_0, lower_0 = product(MULTIPLIER_0, a)
+        upper_1, lower_1 = product(MULTIPLIER_1, c)
+        a, b, c, d = upper_1 ^ b ^ key_0, lower_1, upper_0 ^ d ^ key_1, lower_0
         key_0 += WEYL_0
         key_1 += WEYL_1
     return a, b, c, d
@@ -56,6 +58,12 @@ def uniform(word):
     With 53 bits the 1/2 would be rounded, and the largest value would be 1.
     """
     return (np.float64(word >> SPARE_BITS) + 0.5) * 2.0**-52
+
+
+@compiled
+def lane_uniforms(words):
+    """Return ``uniform`` of the eight words whose bits are a vector's (``load`` from an array)."""
+    return upper_bits(words) - splat(1.0 - 2.0**-53)
 
 
 @compiled

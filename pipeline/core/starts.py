@@ -218,7 +218,7 @@ def draw_starts(
     """
     # Writable, as numba compiles a second version for read-only arrays (a memory-mapped file's).
     points = np.require(points, np.float64, ["C", "W"])
-    scales = standard_deviations(points, np.ones(points.shape[1]))
+    scales = standard_deviations(points)
     quantiles = partial(sample_quantiles, points)
     return _drawn(name, points, scales, quantiles, model, truth, key, replicates, starts)
 

@@ -13,6 +13,7 @@ functions of this module.
 import math
 import operator
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 from llvmlite import ir
@@ -63,7 +64,7 @@ class _MaskModel(PrimitiveModel):
         super().__init__(manager, type_, _FLAGS)
 
 
-def _operation(function: Callable[..., Any]) -> Any:
+def operation(function: Callable[..., Any]) -> Any:
     """Make an operation of compiled code; as it is one only there, no types are claimed for it."""
     return intrinsic(function)
 
@@ -73,7 +74,7 @@ def _integers(value: int) -> ir.Constant:
 
 
 def _unary(result: types.Type, argument: types.Type, emit: Callable[..., Any]) -> Any:
-    @_operation
+    @operation
     def apply(context, a):
         return result(argument), lambda context, builder, signature, values: emit(builder, *values)
 
@@ -81,7 +82,7 @@ def _unary(result: types.Type, argument: types.Type, emit: Callable[..., Any]) -
 
 
 def _binary(result: types.Type, argument: types.Type, emit: Callable[..., Any]) -> Any:
-    @_operation
+    @operation
     def apply(context, a, b):
         def codegen(context, builder, signature, values):
             return emit(builder, *values)
@@ -159,7 +160,7 @@ def _emit_maximum(builder, a, b):
 maximum = _binary(vector, vector, _emit_maximum)
 
 
-@_operation
+@operation
 def fma(context, a, b, c):
     """Return a b + c, rounded once."""
 
@@ -169,7 +170,7 @@ def fma(context, a, b, c):
     return vector(vector, vector, vector), codegen
 
 
-@_operation
+@operation
 def select(context, flags, a, b):
     """Return the lanes of `a` where the mask is true, those of `b` elsewhere."""
 
@@ -179,7 +180,7 @@ def select(context, flags, a, b):
     return vector(mask, vector, vector), codegen
 
 
-@_operation
+@operation
 def splat(context, value):
     """Return a float in every lane."""
 
@@ -192,13 +193,26 @@ def splat(context, value):
     return vector(types.float64), codegen
 
 
+@operation
+def sum_of_lanes(context, value):
+    """Return the sum of the eight lanes, in a fixed order, as a float."""
+
+    def codegen(context, builder, signature, values):
+        parts = [builder.extract_element(values[0], ir.Constant(_INTEGER, i)) for i in range(LANES)]
+        while len(parts) > 1:
+            parts = [builder.fadd(a, b) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+        return parts[0]
+
+    return types.float64(vector), codegen
+
+
 def _address(context: Any, builder: Any, signature: Any, values: Any) -> Any:
     array = context.make_array(signature.args[0])(context, builder, values[0])
     pointer = builder.gep(array.data, [values[1]])
     return builder.bitcast(pointer, _DOUBLES.as_pointer())
 
 
-@_operation
+@operation
 def load(context, array, index):
     """Return eight neighbours of a flat, contiguous float64 array, from `index` on; unchecked."""
 
@@ -208,7 +222,7 @@ def load(context, array, index):
     return vector(array, types.intp), codegen
 
 
-@_operation
+@operation
 def store(context, array, index, value):
     """Write eight neighbours of a flat, contiguous float64 array, from `index` on; unchecked."""
 
@@ -217,6 +231,28 @@ def store(context, array, index, value):
         return context.get_dummy_value()
 
     return types.void(array, types.intp, vector), codegen
+
+
+def _emit_upper_bits(builder, a):
+    fraction = builder.lshr(builder.bitcast(a, _INTEGERS), _integers(12))
+    return builder.bitcast(builder.or_(fraction, _integers(0x3FF << 52)), _DOUBLES)
+
+
+# 1 + j / 2^52, with j the upper 52 bits of each lane, whatever number they stand for.
+upper_bits = _unary(vector, vector, _emit_upper_bits)
+
+
+def polynomial(*coefficients: float) -> Any:
+    """Make the operation that evaluates a polynomial by Horner's rule, highest power first.
+
+    An operation, as LLVM would leave a loop over a long tuple a loop.
+    """
+
+    def emit(builder, x):
+        first, *others = (ir.Constant(_DOUBLES, [c] * LANES) for c in coefficients)
+        return reduce(lambda value, c: _library(builder, "llvm.fma", value, x, c), others, first)
+
+    return _unary(vector, vector, emit)
 
 
 # Adding and subtracting it rounds a double below 2^51 to an integer, which stands in its low bits.
@@ -252,7 +288,7 @@ _mantissa = _unary(vector, vector, _emit_mantissa)
 
 # 2^f = 1 + f q(f) on [-1/2, 1/2]: q of degree 10 through its Chebyshev nodes, relative error 2e-17,
 # highest power first.
-_EXP2 = (
+_exp2_ratio = polynomial(
     4.4549605981865186e-10,
     7.072585949269223e-09,
     1.0178062445845774e-07,
@@ -266,7 +302,7 @@ _EXP2 = (
     0.6931471805599453,
 )
 # log2(m) = s g(s^2) with s = (m - 1) / (m + 1), m in [sqrt(1/2), sqrt(2)): g of degree 7, likewise.
-_LOG2 = (
+_log2_ratio = polynomial(
     0.2136589569431927,
     0.2209130842311768,
     0.262334352504183,
@@ -284,10 +320,7 @@ def exp2(t):
     """Return 2^t for t <= 1, within 1 ulp; 0 below 2^-1021 (no subnormal numbers)."""
     rounded = t + splat(_ROUNDER)
     f = t - (rounded - splat(_ROUNDER))
-    q = splat(_EXP2[0])
-    for coefficient in _EXP2[1:]:
-        q = fma(q, f, splat(coefficient))
-    power = _scaled_by_power(fma(q, f, splat(1.0)), rounded)
+    power = _scaled_by_power(fma(_exp2_ratio(f), f, splat(1.0)), rounded)
     return select(t < splat(_LEAST_EXPONENT), splat(0.0), power)
 
 
@@ -296,8 +329,4 @@ def log2(x):
     """Return log2(x) for positive normal x, within 3 ulp; x itself where it is not finite."""
     m = _mantissa(x)
     s = (m - splat(1.0)) / (m + splat(1.0))
-    u = s * s
-    g = splat(_LOG2[0])
-    for coefficient in _LOG2[1:]:
-        g = fma(g, u, splat(coefficient))
-    return select(x < splat(math.inf), fma(s, g, _exponent(x)), x)
+    return select(x < splat(math.inf), fma(s, _log2_ratio(s * s), _exponent(x)), x)

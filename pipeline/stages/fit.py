@@ -108,16 +108,15 @@ def sample_reader(plan: Plan, folder: Path) -> Callable[[Cell], np.ndarray | Non
 def _compute(plan: Plan, folder: Path, store: Path, tasks: list[Task]) -> list[tuple[str, float]]:
     """Run the tasks on a pool of threads; return (cell, seconds) of each, in task order."""
     samples = sample_reader(plan, folder)
-    # Threads that have no block of their own share the points of the others' samples.
-    helpers = ThreadPoolExecutor(plan.workers) if len(tasks) < plan.workers else None
-    mapping = map if helpers is None else helpers.map
+    # The points of one large sample are shared out too.
+    helpers = ThreadPoolExecutor(plan.workers)
 
     def work(task: Task) -> float:
         cell, block = task
         began = time.perf_counter()
         drawn = samples(cell)
         points = None if drawn is None else drawn[block.first : block.stop]
-        fits, traces = fit_block(plan, cell, points, block, mapping)
+        fits, traces = fit_block(plan, cell, points, block, helpers.map)
         write_block(folder_of(store, cell.content), block, fits, traces)
         return time.perf_counter() - began
 
@@ -133,8 +132,7 @@ def _compute(plan: Plan, folder: Path, store: Path, tasks: list[Task]) -> list[t
     finally:
         # After an interruption nobody waits for the blocks in hand.
         pool.shutdown(wait=False, cancel_futures=True)
-        if helpers is not None:
-            helpers.shutdown(wait=False, cancel_futures=True)
+        helpers.shutdown(wait=False, cancel_futures=True)
     return [timings[index] for index in range(len(tasks))]
 
 

@@ -3,7 +3,7 @@
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import repeat
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -36,22 +36,31 @@ def generate(folder: Path) -> None:
                 shape = (data.replicates, data.n_points)
                 values = open_memmap(temporary, "w+", np.float64, shape)
                 fill = partial(_fill, values, data, plan.config["mixture"][data.mixture])
-                step = max(1, VALUES // data.n_points)
-                for rows in pool.map(fill, range(0, data.replicates, step), repeat(step)):
-                    advance(rows * data.n_points)
+                # Whole samples, or parts of one.
+                rows = _cut(data.replicates, max(1, VALUES // data.n_points))
+                for count in pool.map(fill, product(rows, _cut(data.n_points, VALUES))):
+                    advance(count)
                 values.flush()
                 del values, fill
     remove_others(samples, {Path(str(data.file)).name for data in drawn})
     log.info("generate: %d data sets, %d values", len(drawn), total)
 
 
-def _fill(values: np.ndarray, data: DataSet, mixture: dict[str, Any], first: int, step: int) -> int:
-    """Draw the samples of the replicates from `first` on; return how many."""
-    rows = np.arange(first, min(first + step, data.replicates))
+def _cut(length: int, step: int) -> list[range]:
+    return [range(first, min(first + step, length)) for first in range(0, length, step)]
+
+
+def _fill(
+    values: np.ndarray, data: DataSet, mixture: dict[str, Any], piece: tuple[range, range]
+) -> int:
+    """Draw the points of some rows and positions; return how many."""
+    rows, positions = piece
+    out = values[rows.start : rows.stop, positions.start : positions.stop]
     key = key_from_hex(data.key)
-    drawn = draw(key, rows, data.n_points, *truth(mixture), mixture["allocation"])
-    values[first : first + step] = drawn
-    return len(rows)
+    draw(
+        key, rows, data.n_points, *truth(mixture), mixture["allocation"], positions, out
+    )  # fmt: skip
+    return out.size
 
 
 if __name__ == "__main__":

@@ -31,8 +31,8 @@ def test_an_edit_in_one_file_reaches_the_callers_in_another(tmp_path):
 
     before = output()
     source = (folder / "random.py").read_text()
-    assert "+ 0.5) * 2.0**-52" in source
-    (folder / "random.py").write_text(source.replace("+ 0.5) * 2.0**-52", "+ 0.5) * 2.0**-53"))
+    assert "ROUNDS = 10" in source
+    (folder / "random.py").write_text(source.replace("ROUNDS = 10", "ROUNDS = 9"))
     assert output() != before
     (folder / "random.py").write_text(source)
     assert output() == before

@@ -10,7 +10,8 @@ from pipeline.core.mixture import Parameters
 from pipeline.core.refinement import log_likelihoods
 
 TRUTH = Parameters(np.array([0.2, 0.5, 0.3]), np.array([-3.0, 0.0, 1.0]), np.array([1.0, 0.3, 2.0]))
-X = np.random.default_rng(1).normal(0, 3, (4, 25))
+generator = np.random.default_rng(1)
+X = generator.normal(0, 3, (4, 25))
 
 
 def expected_components(x):
@@ -69,7 +70,14 @@ def test_standard_deviation_keeps_its_digits_at_an_offset(offset):
     x = X + offset
     # Subtracting the offset is exact here: both sides see the same rounded points.
     expected = np.std(x - offset, axis=1)
-    np.testing.assert_allclose(mixture.standard_deviations(x, np.ones(25)), expected, rtol=1e-13)
+    np.testing.assert_allclose(mixture.standard_deviations(x), expected, rtol=1e-13)
+
+
+@pytest.mark.parametrize("n", [4095, 4096, 4097, 10_001])
+def test_standard_deviation_of_a_large_sample_in_pieces(n):
+    x = np.random.default_rng(2).normal(1e6, 1.0, (2, n)) + np.arange(n) / n
+    expected = [np.std(row - 1e6) for row in x]
+    np.testing.assert_allclose(mixture.standard_deviations(x), expected, rtol=1e-13)
 
 
 def test_masses_of_the_standard_deviation_count_as_copies():
@@ -77,6 +85,15 @@ def test_masses_of_the_standard_deviation_count_as_copies():
     points = np.array([0.5, -1.0, 4.0])
     copies = np.repeat(points, masses.astype(int))
     assert mixture.standard_deviation(points, masses) == pytest.approx(np.std(copies), rel=1e-15)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 8, 9, 16, 23, 1000])
+def test_mean_and_standard_deviation_against_numpy(n):
+    points, masses = generator.normal(5, 2, n), generator.uniform(0.5, 2, n)
+    mean = np.average(points, weights=masses)
+    scale = np.sqrt(np.average((points - mean) ** 2, weights=masses))
+    found = mixture.mean_and_standard_deviation(points, masses)
+    np.testing.assert_allclose(found, (mean, scale), rtol=1e-14, atol=1e-15)
 
 
 def test_equal_points_have_no_spread():

@@ -1,9 +1,11 @@
 """Philox against numpy's, and the uniforms' range."""
 
+import numba
 import numpy as np
 import pytest
 
 from pipeline.core import random
+from pipeline.core.vector import load, store
 
 KEY_HEX = "0123456789abcdeffedcba9876543210"
 KEY = random.key_from_hex(KEY_HEX)
@@ -48,3 +50,16 @@ def test_uniform_excludes_both_ends_and_is_symmetric():
     lowest, highest = random.uniform(np.uint64(0)), random.uniform(np.uint64(2**64 - 1))
     assert 0 < lowest < 2.0**-52
     assert highest == 1 - lowest < 1
+
+
+@numba.njit
+def fill_lanes(words, out):
+    store(out, 0, random.lane_uniforms(load(words, 0)))
+
+
+def test_uniforms_of_eight_words_are_those_of_each():
+    words = np.random.Philox(key=KEY).random_raw(8)
+    words[:4] = 0, 1 << 12, 2**64 - 1, 2**64 - 2**12
+    out = np.empty(8)
+    fill_lanes(words, out)
+    np.testing.assert_array_equal(out, [random.uniform(word) for word in words])

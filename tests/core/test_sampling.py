@@ -1,30 +1,67 @@
 """Samples: the inverse normal, the allocation, the distribution, the independence of rows."""
 
+from itertools import pairwise
+
 import mpmath
+import numba
 import numpy as np
 import pytest
 import scipy.special
 import scipy.stats
 
 from pipeline.core import random, sampling
+from pipeline.core.vector import LANES, load, store
 
 KEY = random.key_from_hex("00112233445566778899aabbccddeeff")
 MIXTURE = ([0.25, 0.75], [-1.0, 2.0], [0.5, 1.5])
 
 
-def test_inverse_normal_against_scipy():
-    u = np.concatenate([np.linspace(1e-9, 1 - 1e-9, 2001), np.logspace(-300, -1, 300)])
-    z = np.array([sampling.inverse_normal(value) for value in u])
-    # Near u = 1/2 the quantile passes 0: there the error is absolute.
-    np.testing.assert_allclose(z, scipy.special.ndtri(u), rtol=4e-15, atol=1e-15)
+@numba.njit(error_model="numpy")
+def fill_quantiles(words, out):
+    for i in range(0, words.size, LANES):
+        store(out, i, sampling.inverse_normal(random.lane_uniforms(load(words, i))))
 
 
-@pytest.mark.parametrize("u", [2.0**-53, 1e-12, 0.02, 0.0749, 0.0751, 0.3, 0.6, 0.93, 1 - 1e-10])
-def test_inverse_normal_against_mpmath(u):
+def quantiles(numbers):
+    """Return the inverse normal of (j + 1/2) / 2^52 for integers j, a multiple of eight of them."""
+    words = np.array(numbers, np.uint64) << np.uint64(12)
+    out = np.empty(words.size)
+    fill_quantiles(words, out)
+    return out
+
+
+LAST = 2**52 - 1
+HALF = 2**51
+# 1 - (2 u - 1)^2 = 2^-8, where the tail begins.
+BORDER = int((1 - np.sqrt(1 - 2.0**-8)) / 2 * 2**52)
+NUMBERS = np.array(
+    [
+        *range(8),
+        *range(BORDER - 4, BORDER + 4),
+        *range(HALF - 8, HALF),
+        *np.logspace(0, 15.6, 992).astype(np.int64),
+        *np.linspace(0, HALF - 1, 1000).astype(np.int64),
+    ]
+)
+
+
+def test_inverse_normal_against_mpmath():
     with mpmath.workdps(40):
-        exact = mpmath.sqrt(2) * mpmath.erfinv(2 * mpmath.mpf(u) - 1)
-        error = abs(sampling.inverse_normal(u) / exact - 1)
-    assert error < 1e-15
+        uniforms = [(mpmath.mpf(int(j)) + 0.5) / 2**52 for j in NUMBERS]
+        exact = [mpmath.sqrt(2) * mpmath.erfinv(2 * u - 1) for u in uniforms]
+        found = map(mpmath.mpf, quantiles(NUMBERS).tolist())
+        errors = [abs(z / true - 1) for z, true in zip(found, exact, strict=True)]
+    assert max(errors) < 4e-16
+
+
+def test_inverse_normal_against_scipy():
+    numbers = np.random.default_rng(5).integers(0, LAST, 80_000, endpoint=True)
+    u = (numbers + 0.5) / 2.0**52
+    np.testing.assert_allclose(quantiles(numbers), scipy.special.ndtri(u), rtol=4e-15, atol=1e-15)
+
+
+def test_inverse_normal_is_odd_about_a_half():
+    np.testing.assert_array_equal(quantiles(LAST - NUMBERS), -quantiles(NUMBERS))
 
 
 @pytest.mark.parametrize(
@@ -50,6 +87,39 @@ def test_proportional_counts_sum_and_stay_within_one(n_components):
         counts = sampling.proportional_counts(weights, sample_size)
         assert counts.sum() == sample_size
         assert np.all(np.abs(counts - sample_size * weights) < 1)
+
+
+@pytest.mark.parametrize("sample_size", [0, 1, 2, 7, 8, 41, sampling.CHUNK, 1100])
+@pytest.mark.parametrize("allocation", sampling.ALLOCATIONS)
+def test_points_are_quantiles_of_the_words_of_their_position(allocation, sample_size):
+    """Words 2 j and 2 j + 1 are label and normal of point j, or word j is its normal alone."""
+    weights, means, scales = map(np.array, ([0.2, 0.0, 0.5, 0.3], [-3, 99, 0, 1], [1, 9, 0.3, 2]))
+    found = sampling.draw(KEY, [4], sample_size, weights, means, scales, allocation)
+    words = np.random.Philox(key=KEY, counter=[0, 0, 4, 0]).random_raw(2 * sample_size)
+    uniforms = ((words >> np.uint64(12)) + 0.5) / 2.0**52
+    if allocation == "multinomial":
+        labels, normals = uniforms.reshape(-1, 2).T
+        k = np.searchsorted(np.cumsum(weights), labels, side="right")
+    else:
+        normals = uniforms[:sample_size]
+        k = np.repeat(np.arange(4), sampling.proportional_counts(weights, sample_size))
+    expected = means[k] + scales[k] * scipy.special.ndtri(normals)
+    np.testing.assert_allclose(found[0], expected, rtol=1e-14, atol=1e-14)
+
+
+@pytest.mark.parametrize("allocation", sampling.ALLOCATIONS)
+def test_a_sample_can_be_drawn_in_parts(allocation):
+    replicates, n = [5, 2], 2 * sampling.CHUNK + 77
+    whole = sampling.draw(KEY, replicates, n, *MIXTURE, allocation)
+    parts = np.full((2, n), np.nan)
+    ends = [0, 0, 1, 3, 8, 17, 24, sampling.CHUNK - 1, sampling.CHUNK + 1, n - 9, n]
+    for first, stop in pairwise(ends):
+        positions, out = range(first, stop), parts[:, first:stop]
+        drawn = sampling.draw(KEY, replicates, n, *MIXTURE, allocation, positions, out)
+        assert np.shares_memory(drawn, parts) == (first < stop)
+        alone = sampling.draw(KEY, replicates, n, *MIXTURE, allocation, positions)
+        np.testing.assert_array_equal(alone, whole[:, first:stop])
+    np.testing.assert_array_equal(parts, whole)
 
 
 @pytest.mark.parametrize("allocation", sampling.ALLOCATIONS)
@@ -98,3 +168,33 @@ def test_a_row_depends_on_its_replicate_alone(allocation):
 def test_unknown_allocation_is_refused():
     with pytest.raises(ValueError, match="allocation: got 'systematic', must be one of"):
         sampling.draw(KEY, [0], 4, *MIXTURE, "systematic")
+
+
+@pytest.mark.parametrize("positions", [range(-1, 2), range(3, 5), range(3, 2), range(0, 4, 2)])
+def test_positions_outside_the_sample_are_refused(positions):
+    with pytest.raises(ValueError, match="positions: got range"):
+        sampling.draw(KEY, [0], 4, *MIXTURE, "multinomial", positions)
+
+
+def test_out_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match=r"out: got shape \(1, 3\), needs \(1, 4\)"):
+        sampling.draw(KEY, [0], 4, *MIXTURE, "multinomial", out=np.empty((1, 3)))
+
+
+def test_every_instruction_set_draws_the_same_bits(bits_by_cpu):
+    assert len(set(bits_by_cpu(PROGRAM).values())) == 1
+
+
+PROGRAM = """
+import hashlib
+from pipeline.core.random import key_from_hex
+from pipeline.core.sampling import ALLOCATIONS, draw
+
+key = key_from_hex("00112233445566778899aabbccddeeff")
+digest = hashlib.sha256()
+for allocation in ALLOCATIONS:
+    for n in (41, 5000):
+        points = draw(key, range(3), n, [0.2, 0.5, 0.3], [-3, 0, 1], [1, 0.3, 2], allocation)
+        digest.update(points.tobytes())
+print(digest.hexdigest())
+"""

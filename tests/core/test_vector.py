@@ -20,6 +20,7 @@ from pipeline.core.vector import (
     select,
     splat,
     store,
+    sum_of_lanes,
 )
 
 generator = np.random.default_rng(4)
@@ -54,6 +55,16 @@ def arithmetic(a, b, c, out):
         bits((x < y) & (x < z)),
         bits((x < y) | (x < z)),
     )
+
+
+@numba.njit(error_model="numpy")
+def add(values):
+    return sum_of_lanes(load(values, 0))
+
+
+def test_sum_of_lanes_adds_neighbours_first():
+    a = A.tolist()
+    assert add(A) == ((a[0] + a[1]) + (a[2] + a[3])) + ((a[4] + a[5]) + (a[6] + a[7]))
 
 
 def as_bits(flags):
