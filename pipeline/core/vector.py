@@ -7,7 +7,7 @@ multiply-add is fused everywhere (by a library call where the CPU has none), so 
 same to the last bit on all of them.
 
 Compiled functions use the operators + - * / < <= > >= == and & | ~ on vectors and masks, and the
-functions of this module.
+functions of this module. Eight neighbours in memory are a row.
 """
 
 import math
@@ -47,8 +47,16 @@ class Mask(types.Type):
         super().__init__("mask8")
 
 
+class Rows(types.Type):
+    """The type of the address of rows of eight doubles; ``[i]`` is a double, unchecked."""
+
+    def __init__(self) -> None:
+        super().__init__("rows8")
+
+
 vector = Vector()
 mask = Mask()
+address = Rows()
 
 
 @register_default(Vector)
@@ -61,6 +69,12 @@ class _VectorModel(PrimitiveModel):
 class _MaskModel(PrimitiveModel):
     def __init__(self, manager: Any, type_: types.Type) -> None:
         super().__init__(manager, type_, _FLAGS)
+
+
+@register_default(Rows)
+class _RowsModel(PrimitiveModel):
+    def __init__(self, manager: Any, type_: types.Type) -> None:
+        super().__init__(manager, type_, _DOUBLE.as_pointer())
 
 
 def _operation(function: Callable[..., Any]) -> Any:
@@ -149,6 +163,12 @@ bits = _unary(
     mask,
     lambda builder, a: builder.zext(builder.bitcast(a, ir.IntType(LANES)), _INTEGER),
 )
+# The inverse of ``bits``.
+mask_of = _unary(
+    mask,
+    types.int64,
+    lambda builder, a: builder.bitcast(builder.trunc(a, ir.IntType(LANES)), _FLAGS),
+)
 
 
 def _emit_maximum(builder, a, b):
@@ -157,6 +177,19 @@ def _emit_maximum(builder, a, b):
 
 
 maximum = _binary(vector, vector, _emit_maximum)
+
+
+def _emit_lane_sum(builder, a):
+    index = ir.IntType(32)
+    for distance in (1, 2, 4):
+        partners = [ir.Constant(index, lane ^ distance) for lane in range(LANES)]
+        order = ir.Constant(ir.VectorType(index, LANES), partners)
+        a = builder.fadd(a, builder.shuffle_vector(a, a, order))
+    return a
+
+
+# The sum of all lanes, in every lane: neighbours first, so that all add up the same numbers.
+lane_sum = _unary(vector, vector, _emit_lane_sum)
 
 
 @_operation
@@ -192,31 +225,92 @@ def splat(context, value):
     return vector(types.float64), codegen
 
 
-def _address(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-    array = context.make_array(signature.args[0])(context, builder, values[0])
-    pointer = builder.gep(array.data, [values[1]])
-    return builder.bitcast(pointer, _DOUBLES.as_pointer())
+@_operation
+def rows(context, array, index):
+    """Return the address of a flat, contiguous float64 array's element, which is to be held.
+
+    Rounded up to whole rows, as a row in two cache lines takes twice the time: the array needs a
+    row to spare. numba counts the references to an array that a call takes, mostly by two atomic
+    operations: those of one iteration cost as much as its arithmetic on a small sample.
+    """
+
+    def codegen(context, builder, signature, values):
+        data = context.make_array(signature.args[0])(context, builder, values[0]).data
+        size = 8 * LANES
+        whole = builder.add(builder.ptrtoint(data, _INTEGER), ir.Constant(_INTEGER, size - 1))
+        whole = builder.and_(whole, ir.Constant(_INTEGER, -size))
+        return builder.gep(builder.inttoptr(whole, data.type), [values[1]])
+
+    return address(array, types.intp), codegen
 
 
 @_operation
-def load(context, array, index):
-    """Return eight neighbours of a flat, contiguous float64 array, from `index` on; unchecked."""
+def hold(context, array):
+    """Keep an array until here: numba frees it after the last line that names it."""
+
+    def codegen(context, builder, signature, values):
+        return context.get_dummy_value()
+
+    return types.void(array), codegen
+
+
+@_operation
+def _get(context, place, index):
+    def codegen(context, builder, signature, values):
+        return builder.load(builder.gep(values[0], [values[1]]))
+
+    return types.float64(place, types.intp), codegen
+
+
+@_operation
+def _set(context, place, index, value):
+    def codegen(context, builder, signature, values):
+        builder.store(values[2], builder.gep(values[0], [values[1]]))
+        return context.get_dummy_value()
+
+    return types.void(place, types.intp, types.float64), codegen
+
+
+@overload(operator.getitem)
+def _get_item(place, index):
+    if place == address:
+        return lambda place, index: _get(place, index)
+    return None
+
+
+@overload(operator.setitem)
+def _set_item(place, index, value):
+    if place == address:
+        return lambda place, index, value: _set(place, index, value)
+    return None
+
+
+def _address(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+    place = values[0]
+    if isinstance(signature.args[0], types.Array):
+        place = context.make_array(signature.args[0])(context, builder, place).data
+    return builder.bitcast(builder.gep(place, [values[1]]), _DOUBLES.as_pointer())
+
+
+@_operation
+def load(context, place, index):
+    """Return eight neighbours of rows or of a flat, contiguous float64 array; unchecked."""
 
     def codegen(context, builder, signature, values):
         return builder.load(_address(context, builder, signature, values), align=8)
 
-    return vector(array, types.intp), codegen
+    return vector(place, types.intp), codegen
 
 
 @_operation
-def store(context, array, index, value):
-    """Write eight neighbours of a flat, contiguous float64 array, from `index` on; unchecked."""
+def store(context, place, index, value):
+    """Write eight neighbours of rows or of a flat, contiguous float64 array; unchecked."""
 
     def codegen(context, builder, signature, values):
         builder.store(values[2], _address(context, builder, signature, values), align=8)
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, vector), codegen
+    return types.void(place, types.intp, vector), codegen
 
 
 # Adding and subtracting it rounds a double below 2^51 to an integer, which stands in its low bits.
@@ -280,13 +374,22 @@ _LEAST_EXPONENT = -1021.0
 
 
 @compiled
+def _polynomial(coefficients, x):
+    """Return a polynomial, its coefficients highest power first, by Horner's rule."""
+    total = splat(coefficients[0])
+    for coefficient in coefficients[1:]:
+        total = fma(total, x, splat(coefficient))
+    return total
+
+
+@compiled
 def exp2(t):
     """Return 2^t for t <= 1, within 1 ulp; 0 below 2^-1021 (no subnormal numbers)."""
     rounded = t + splat(_ROUNDER)
     f = t - (rounded - splat(_ROUNDER))
-    q = splat(_EXP2[0])
-    for coefficient in _EXP2[1:]:
-        q = fma(q, f, splat(coefficient))
+    # Even and odd powers apart: two chains of half the length.
+    u = f * f
+    q = fma(_polynomial(_EXP2[1::2], u), f, _polynomial(_EXP2[::2], u))
     power = _scaled_by_power(fma(q, f, splat(1.0)), rounded)
     return select(t < splat(_LEAST_EXPONENT), splat(0.0), power)
 
@@ -297,7 +400,4 @@ def log2(x):
     m = _mantissa(x)
     s = (m - splat(1.0)) / (m + splat(1.0))
     u = s * s
-    g = splat(_LOG2[0])
-    for coefficient in _LOG2[1:]:
-        g = fma(g, u, splat(coefficient))
-    return select(x < splat(math.inf), fma(s, g, _exponent(x)), x)
+    return select(x < splat(math.inf), fma(s, _polynomial(_LOG2, u), _exponent(x)), x)
