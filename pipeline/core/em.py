@@ -274,7 +274,8 @@ def m_step(model, total, sums, about, theta):
         all_about_centres = all_about_centres + about_centre
         if model.scales == FREE:
             cancelled = cancelled | (squares < splat(CANCELLED) * about_centre)
-            store(theta, 2 * n + j, root(squares / count))
+            # The reciprocal is there before the squares are.
+            store(theta, 2 * n + j, root(squares * (splat(1.0) / count)))
     if model.scales == SHARED:
         cancelled = all_squares < splat(CANCELLED) * all_about_centres
         for j in range(0, n, LANES):
