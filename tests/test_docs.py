@@ -44,6 +44,7 @@ def test_the_commands_of_the_readme_run_in_their_order(workspace):
         "elsewhere/notebook",
         "grid/notebook",
         "mine/notebook",
+        "sizes/notebook",
         "results/multirun/seed=1/notebook",
         "results/multirun/seed=2/notebook",
     }

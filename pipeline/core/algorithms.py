@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from pipeline.core import em
 from pipeline.core.compilation import compiled
-from pipeline.core.vector import LANES, bits
+from pipeline.core.vector import LANES, bits, load, mask_of, select, store
 
 EM = 0
 
@@ -27,8 +27,8 @@ ALGORITHMS: dict[str, Algorithm] = {
 
 @compiled
 def step(
-    algorithm, x, masses, plain_rows, all_lanes, active, model, fixed_scales, total, unit,
-    theta_1, constants, sums, work, theta,
+    algorithm, sample, all_lanes, active, model, total, unit, theta_1, constants, sums, work,
+    theta,
 ):  # fmt: skip
     """Fill ``theta`` with the next iterate of every lane.
 
@@ -36,19 +36,19 @@ def step(
     ----------
     algorithm : int
         Code of one of ``ALGORITHMS``.
-    x, masses, plain_rows, constants, work
+    sample, constants, work
         See ``pipeline.core.em.accumulate``.
     all_lanes : bool
         Whether the lanes are one fit.
     active : int
         Bit i: whether lane i runs a fit.
-    model, fixed_scales, total
+    model, total
         See ``pipeline.core.em.m_step``.
     unit : vector
         Standard deviation of the samples.
-    theta_1 : float64, shape (3 * K * 8,)
+    theta_1 : rows, shape (3 * K * 8,)
         The current iterate; ``sums`` and ``constants`` are at it.
-    theta : float64, shape (3 * K * 8,)
+    theta : rows, shape (3 * K * 8,)
 
     Returns
     -------
@@ -58,15 +58,15 @@ def step(
         How many applications of the EM map the step took.
     """
     # Plain EM is the only code so far.
-    cancelled = active & bits(em.m_step(model, fixed_scales, total, sums, theta_1, theta))
+    n_components = model.n_components
+    cancelled = active & bits(em.m_step(model, total, sums, theta_1, theta))
     if cancelled:
-        about, again = theta.copy(), theta.copy()
-        em.accumulate(x, masses, plain_rows, theta_1, about, constants, sums, work)
+        em.accumulate(sample, n_components, theta_1, theta, constants, sums, work)
         if all_lanes:
-            em.add_lanes(sums)
+            em.add_lanes(n_components, sums)
             cancelled = (1 << LANES) - 1
-        em.m_step(model, fixed_scales, total, sums, about, again)
-        for i in range(theta.size):
-            if (cancelled >> (i % LANES)) & 1:
-                theta[i] = again[i]
-    return em.largest_change(theta, theta_1, unit), 1
+        em.m_step(model, total, sums, theta, work)
+        chosen = mask_of(cancelled)
+        for j in range(0, 3 * LANES * n_components, LANES):
+            store(theta, j, select(chosen, load(work, j), load(theta, j)))
+    return em.largest_change(n_components, theta, theta_1, unit), 1

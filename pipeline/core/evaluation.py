@@ -9,11 +9,21 @@ from numpy.typing import NDArray
 
 from pipeline.core import em
 from pipeline.core.compilation import compiled
-from pipeline.core.lanes import load_points, load_theta, row_masses
+from pipeline.core.lanes import load_masses, load_points, load_theta, read_theta
 from pipeline.core.loop import LOG_2
 from pipeline.core.mixture import LOG_SQRT_2_PI, Parameters
 from pipeline.core.model import Model
-from pipeline.core.vector import LANES, bits, load, splat, store
+from pipeline.core.vector import (
+    LANES,
+    bits,
+    first_lane,
+    hold,
+    lane_sum,
+    load,
+    rows,
+    splat,
+    store,
+)
 
 Mapping = Callable[[Callable[[int], Any], Iterable[int]], Iterable[Any]]
 
@@ -23,50 +33,70 @@ PIECE = 1 << 13
 
 
 @compiled
-def _chunk_sums(points, offset, exponent, theta, about, constants):
-    """Return a chunk's sums (3 * K * 8 + 8,), lanes added up: those of the E-step, log2-density."""
-    width = theta.size // 3
-    x = np.zeros(PIECE)
-    sums, total = np.zeros(3 * width + LANES), np.zeros(3 * width + LANES)
-    work = np.ones(8 * width)
+def _chunk_sums(points, offset, exponent, parameters, about):
+    """Return the E-step's sums over a chunk and its log2-density, shape (3 * K + 1,).
+
+    ``about`` (3, K) has the means that the sums are about; None: those of ``parameters``.
+    """
+    n_components = parameters.shape[1]
+    width = LANES * n_components
+    memory = np.zeros(15 * width + 2 * PIECE + LANES)
+    theta, centres, constants = rows(memory, 0), rows(memory, 3 * width), rows(memory, 6 * width)
+    sums, work = rows(memory, 8 * width), rows(memory, 11 * width)
+    x, masses = rows(memory, 15 * width), rows(memory, 15 * width + PIECE)
+    load_theta(parameters, 0.0, exponent, -1, theta)
+    em.set_constants(n_components, theta, constants)
+    if about is not None:
+        load_theta(about, 0.0, exponent, -1, centres)
+
+    ones = np.ones(PIECE)
+    total = np.zeros(3 * n_components + 1)
     for first in range(0, points.size, PIECE):
         piece = points[first : first + PIECE]
-        rows = (piece.size + LANES - 1) // LANES
-        row_mass, plain_rows = x, rows
+        load_points(piece, offset, exponent, -1, x)
+        n_rows = (piece.size + LANES - 1) // LANES
+        # Lanes of a last row that no points fill have mass 0.
+        plain_rows = n_rows
         if piece.size % LANES:
-            row_mass, plain_rows = row_masses(np.ones(piece.size), rows, True)
-        laid_out = x[: rows * LANES]
-        load_points(piece, offset, exponent, -1, laid_out)
-        density = em.accumulate(laid_out, row_mass, plain_rows, theta, about, constants, sums, work)
-        store(sums, 3 * width, density)
-        for j in range(0, total.size, LANES):
-            store(total, j, load(total, j) + load(sums, j))
-    em.add_lanes(total)
+            plain_rows = load_masses(ones[: piece.size], True, masses)
+        sample = em.Sample(x, masses, n_rows, plain_rows)
+        if about is None:
+            density = em.accumulate(sample, n_components, theta, None, constants, sums, work)
+        else:
+            density = em.accumulate(sample, n_components, theta, centres, constants, sums, work)
+        for i in range(3 * n_components):
+            total[i] += first_lane(lane_sum(load(sums, LANES * i)))
+        total[-1] += first_lane(lane_sum(density))
+    hold(memory)
     return total
 
 
 @compiled
-def _constants(parameters, offset, exponent):
-    """Return parameters (3, K) in the lanes' units, and the kernel's constants."""
-    theta = np.empty(parameters.size * LANES)
-    load_theta(parameters, offset, exponent, -1, theta)
-    constants = np.empty(2 * theta.size // 3)
-    em.set_constants(theta, constants)
-    return theta, constants
-
-
-@compiled
-def _mapped(model, exponent, unit, mass, sums, theta, about):
-    """Return the M-step's parameters, the residual, and whether digits were lost."""
-    fixed_scales = np.empty(LANES * model.n_components)
-    for k in range(model.n_components):
+def _mapped(model, exponent, unit, mass, total, parameters, about):
+    """Return the M-step's parameters (3, K), the map residual, and whether digits were lost."""
+    n_components = model.n_components
+    width = LANES * n_components
+    memory = np.zeros(14 * width + LANES)
+    theta, centres, mapped = rows(memory, 0), rows(memory, 3 * width), rows(memory, 6 * width)
+    sums = rows(memory, 9 * width)
+    lane_model = Model(
+        n_components, model.weights, model.means, model.scales,
+        rows(memory, 12 * width), rows(memory, 13 * width),
+    )  # fmt: skip
+    load_theta(parameters, 0.0, exponent, -1, theta)
+    load_theta(about, 0.0, exponent, -1, centres)
+    for i in range(3 * n_components):
+        store(sums, LANES * i, splat(total[i]))
+    for k in range(n_components):
+        store(lane_model.fixed_weights, LANES * k, splat(model.fixed_weights[k]))
         scale = math.ldexp(model.fixed_scales[k], -exponent)
-        fixed_scales[LANES * k : LANES * (k + 1)] = scale
-    mapped = np.empty(theta.size)
-    cancelled = em.m_step(model, fixed_scales, mass, sums, about, mapped)
-    residual = np.empty(LANES)
-    store(residual, 0, em.largest_change(mapped, theta, splat(unit)))
-    return mapped, residual[0], bits(cancelled) != 0
+        store(lane_model.fixed_scales, LANES * k, splat(scale))
+    cancelled = em.m_step(lane_model, mass, sums, centres, mapped)
+    change = em.largest_change(n_components, mapped, theta, splat(math.ldexp(unit, -exponent)))
+    out = np.empty((3, n_components))
+    read_theta(mapped, 0.0, exponent, 0, out)
+    hold(memory)
+    return out, first_lane(change), bits(cancelled) != 0
 
 
 def evaluate(
@@ -89,27 +119,18 @@ def evaluate(
         ``map``, or a pool's, which shares the chunks out between threads.
     """
     unit, offset, exponent = units
-    theta, constants = _constants(np.array(parameters), 0.0, exponent)
+    theta, mass = np.array(parameters), float(points.size)
 
-    def sums(about: NDArray[np.float64]) -> NDArray[np.float64]:
+    def sums(about: NDArray[np.float64] | None) -> NDArray[np.float64]:
         def chunk(first: int) -> NDArray[np.float64]:
-            part = points[first : first + CHUNK]
-            return _chunk_sums(part, offset, exponent, theta, about, constants)
+            return _chunk_sums(points[first : first + CHUNK], offset, exponent, theta, about)
 
-        total = np.zeros(theta.size + LANES)
-        for part in mapping(chunk, range(0, points.size, CHUNK)):
-            total += part
-        return total
+        # In the order of the chunks, whichever is done first.
+        return sum(mapping(chunk, range(0, points.size, CHUNK)), np.zeros(theta.size + 1))
 
-    total = sums(theta)
-    log_likelihood = LOG_2 * total[-1] - points.size * (LOG_2 * exponent + LOG_SQRT_2_PI)
-    scaled = math.ldexp(unit, -exponent)
-    mapped, residual, cancelled = _mapped(
-        model, exponent, scaled, float(points.size), total, theta, theta
-    )
+    total = sums(None)
+    log_likelihood = LOG_2 * total[-1] - mass * (LOG_2 * exponent + LOG_SQRT_2_PI)
+    mapped, residual, cancelled = _mapped(model, exponent, unit, mass, total, theta, theta)
     if cancelled:
-        about = mapped
-        _, residual, _ = _mapped(
-            model, exponent, scaled, float(points.size), sums(about), theta, about
-        )
+        _, residual, _ = _mapped(model, exponent, unit, mass, sums(mapped), theta, mapped)
     return float(log_likelihood), float(residual)

@@ -10,12 +10,10 @@ standard deviation: sums keep their digits at any offset, and squares stay withi
 
 import math
 
-import numpy as np
-
 from pipeline.core.compilation import compiled
 from pipeline.core.mixture import mean_and_standard_deviation
 from pipeline.core.model import SYMMETRIC
-from pipeline.core.vector import LANES
+from pipeline.core.vector import LANES, splat, store
 
 # From this many points on, one fit takes all lanes: fewer points would leave too little work
 # between the M-steps, more would not fit the cache eight times.
@@ -28,7 +26,8 @@ def units(points, masses, model):
     mean, unit = mean_and_standard_deviation(points, masses)
     exponent = 0
     if 0.0 < unit < math.inf:
-        exponent = math.frexp(unit)[1]
+        # 2^-exponent is to be finite.
+        exponent = max(math.frexp(unit)[1], -1023)
     # Means at +t and -t are symmetric about 0, which must stay where it is.
     offset = 0.0 if model.means == SYMMETRIC else mean
     return unit, offset, exponent
@@ -38,19 +37,12 @@ def units(points, masses, model):
 def load_points(points, offset, exponent, lane, x):
     """Write a sample into one lane of ``x``, or into all (``lane`` < 0), in the lanes' units.
 
-    What is left of the last row of all lanes is 0.
+    What is left of the last row of all lanes is not touched.
     """
-    # ldexp in two steps, each within the range of a double.
-    half = -exponent // 2
-    factor, other = math.ldexp(1.0, half), math.ldexp(1.0, -exponent - half)
-    if lane < 0:
-        for i in range(points.size):
-            x[i] = (points[i] - offset) * factor * other
-        for i in range(points.size, x.size):
-            x[i] = 0.0
-    else:
-        for i in range(points.size):
-            x[LANES * i + lane] = (points[i] - offset) * factor * other
+    power = math.ldexp(1.0, -exponent)
+    first, stride = (0, 1) if lane < 0 else (lane, LANES)
+    for i in range(points.size):
+        x[first + stride * i] = (points[i] - offset) * power
 
 
 @compiled
@@ -66,7 +58,7 @@ def load_theta(start, offset, exponent, lane, theta):
         for row in range(3):
             at = LANES * (row * n_components + k)
             if lane < 0:
-                theta[at : at + LANES] = values[row]
+                store(theta, at, splat(values[row]))
             else:
                 theta[at + lane] = values[row]
 
@@ -84,15 +76,14 @@ def read_theta(theta, offset, exponent, lane, out):
 
 
 @compiled
-def row_masses(masses, rows, all_lanes):
-    """Return the masses laid out like ``x``, (rows * 8,), and how many rows have mass 1 only."""
-    out = np.zeros(rows * LANES)
+def load_masses(masses, all_lanes, out):
+    """Write the masses into ``out``, laid out like ``x``; return how many rows have mass 1 only."""
     for i in range(masses.size):
         if all_lanes:
             out[i] = masses[i]
         else:
-            out[LANES * i : LANES * (i + 1)] = masses[i]
+            store(out, LANES * i, splat(masses[i]))
     plain = 0
-    while plain < rows and np.all(out[LANES * plain : LANES * (plain + 1)] == 1.0):
+    while plain < masses.size and masses[plain] == 1.0:
         plain += 1
-    return out, plain
+    return plain // LANES if all_lanes else plain

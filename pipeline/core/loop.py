@@ -11,16 +11,17 @@ import numpy as np
 from pipeline.core import algorithms, em
 from pipeline.core.compilation import compiled
 from pipeline.core.lanes import (
+    load_masses,
     load_points,
     load_theta,
     read_theta,
-    row_masses,
     units,
 )
 from pipeline.core.mixture import LOG_SQRT_2_PI
+from pipeline.core.model import Model
 from pipeline.core.outcomes import GOES_ON, NONFINITE, sound, verdict
 from pipeline.core.stopping import fires
-from pipeline.core.vector import LANES, bits, load, splat, store
+from pipeline.core.vector import LANES, bits, hold, lane_sum, load, rows, splat, store
 
 LOG_2 = math.log(2.0)
 
@@ -29,17 +30,14 @@ LOG_2 = math.log(2.0)
 def _append(indices, values, size, fit, iteration, map_evaluations, log_likelihood, theta):
     """Write one trace row, after doubling the buffers if they are full; return the buffers."""
     if size == indices.shape[0]:
-        longer_indices = np.empty((2 * size, indices.shape[1]), np.int64)
-        longer_indices[:size] = indices
-        indices = longer_indices
-        longer_values = np.empty((2 * size, values.shape[1], values.shape[2]))
-        longer_values[:size] = values
-        values = longer_values
+        indices, values = np.concatenate((indices, indices)), np.concatenate((values, values))
     indices[size, 0] = fit
     indices[size, 1] = iteration
     indices[size, 2] = map_evaluations
-    values[size, :3] = theta
-    values[size, 3] = log_likelihood
+    for k in range(theta.shape[1]):
+        for row in range(3):
+            values[size, row, k] = theta[row, k]
+        values[size, 3, k] = log_likelihood
     return indices, values
 
 
@@ -71,13 +69,13 @@ def _set_due(state, next_record, lane, every, record, keep):
 
 @compiled
 def _take(
-    state, offsets, exponents, lane, sample, start, masses, mass, model, all_lanes, x, theta,
-    fixed_scales,
+    state, offsets, exponents, lane, points, start, masses, mass, model, all_lanes, x, theta,
+    lane_model,
 ):  # fmt: skip
     """Begin a fit in a lane, or in all of them."""
-    unit, offset, exponent = units(sample, masses, model)
+    unit, offset, exponent = units(points, masses, model)
     where = -1 if all_lanes else lane
-    load_points(sample, offset, exponent, where, x)
+    load_points(points, offset, exponent, where, x)
     load_theta(start, offset, exponent, where, theta)
     offsets[lane], exponents[lane] = offset, exponent
     for i in range(LANES) if all_lanes else range(lane, lane + 1):
@@ -91,7 +89,76 @@ def _take(
         # p(x) dx is the same in any unit: a lane's unit is 2^exponent of the data's.
         state[SHIFT + i] = mass * (LOG_2 * exponent + LOG_SQRT_2_PI)
         for k in range(model.n_components):
-            fixed_scales[LANES * k + i] = math.ldexp(model.fixed_scales[k], -exponent)
+            lane_model.fixed_weights[LANES * k + i] = model.fixed_weights[k]
+            lane_model.fixed_scales[LANES * k + i] = math.ldexp(model.fixed_scales[k], -exponent)
+
+
+@compiled
+def _read_row(theta, offset, exponent, lane, iteration, start, out):
+    """Read a row's parameters (3, K) in the data's units; row 0 is the start, to the last bit."""
+    read_theta(theta, offset, exponent, lane, out)
+    if iteration == 0:
+        for row in range(3):
+            for k in range(out.shape[1]):
+                out[row, k] = start[row, k]
+
+
+@compiled
+def _attend(
+    attention, fired, state, sums, theta, theta_1, fits, next_record, offsets, exponents,
+    starts, n_starts, model, monotone, max_iter, every, record, scale_floor, count_floor, traced,
+    outcomes, indices, values, size,
+):  # fmt: skip
+    """Write what is due of the lanes in ``attention``: rows of their traces and their outcomes.
+
+    Returns
+    -------
+    idle : int
+        Bit i: whether the fit in lane i has ended.
+    indices, values, size
+        The trace rows, perhaps in longer buffers, and how many there are.
+    """
+    idle = 0
+    natural = np.empty((3, model.n_components))
+    counts = np.empty(model.n_components)
+    for lane in range(LANES):
+        if not (attention >> lane) & 1:
+            continue
+        fit, iteration = fits[lane], int(state[ITERATION + lane])
+        _read_row(theta, offsets[lane], exponents[lane], lane, iteration, starts[fit], natural)
+        for k in range(model.n_components):
+            counts[k] = sums[LANES * k + lane]
+        unit = math.ldexp(state[UNIT + lane], exponents[lane])
+        log_likelihood = state[LEVEL + lane]
+        outcome = verdict(
+            iteration, max_iter, natural, counts, log_likelihood, state[LEVEL_1 + lane],
+            (fired >> lane) & 1 == 1, model, monotone, scale_floor * unit, count_floor,
+        )  # fmt: skip
+        row_is_finite = outcome != NONFINITE and np.isfinite(log_likelihood)
+        if not row_is_finite and iteration > 0:
+            # The row returned is the one before.
+            iteration -= 1
+            _read_row(
+                theta_1, offsets[lane], exponents[lane], lane, iteration, starts[fit], natural
+            )
+            evaluations = int(state[EVALUATIONS_1 + lane])
+            log_likelihood = state[LEVEL_1 + lane]
+        else:
+            evaluations = int(state[EVALUATIONS + lane])
+            log_likelihood = log_likelihood if row_is_finite else np.nan
+        wanted = outcome != GOES_ON or state[DUE + lane] == state[ITERATION + lane]
+        if wanted and state[RECORDED + lane] != iteration:
+            indices, values = _append(
+                indices, values, size, fit, iteration, evaluations, log_likelihood, natural
+            )
+            size += 1
+            state[RECORDED + lane] = iteration
+        if outcome != GOES_ON:
+            outcomes[fit] = outcome
+            idle |= 1 << lane
+        else:
+            _set_due(state, next_record, lane, every, record, traced[fit // n_starts])
+    return idle, indices, values, size
 
 
 @compiled
@@ -115,125 +182,94 @@ def run(
     outcomes, residuals = np.empty(n_fits, np.int8), np.empty(n_fits)
     indices = np.empty((2 * n_fits + 1, 3), np.int64)
     values = np.empty((2 * n_fits + 1, 4, n_components))
-    size = 0
 
     n = points.shape[1]
-    rows = (n + LANES - 1) // LANES if all_lanes else n
+    n_rows = (n + LANES - 1) // LANES if all_lanes else n
     used = 1 if all_lanes else LANES
-    row_mass, plain_rows = row_masses(masses, rows, all_lanes)
     mass = masses.sum()
 
-    width = LANES * n_components
-    x = np.zeros(LANES * rows)
-    theta, theta_1 = np.ones(3 * width), np.ones(3 * width)
-    sums, constants = np.ones(3 * width), np.ones(2 * width)
-    work = np.ones(8 * width)
-    fixed_scales = np.ones(width)
-    state = np.zeros(STATE)
+    width, points_width = LANES * n_components, LANES * n_rows
+    # Addresses into one array: see ``pipeline.core.vector.rows``.
+    memory = np.zeros(STATE + 17 * width + 2 * points_width + LANES)
+    state, theta, theta_1 = rows(memory, 0), rows(memory, STATE), rows(memory, STATE + 3 * width)
+    sums, constants = rows(memory, STATE + 6 * width), rows(memory, STATE + 9 * width)
+    work = rows(memory, STATE + 11 * width)
+    lane_model = Model(
+        n_components, model.weights, model.means, model.scales,
+        rows(memory, STATE + 15 * width), rows(memory, STATE + 16 * width),
+    )  # fmt: skip
+    x = rows(memory, STATE + 17 * width)
+    lane_masses = rows(memory, STATE + 17 * width + points_width)
+    plain_rows = load_masses(masses, all_lanes, lane_masses)
+    sample = em.Sample(x, lane_masses, n_rows, plain_rows)
     fits, next_record = np.zeros(LANES, np.int64), np.zeros(LANES, np.int64)
     offsets, exponents = np.zeros(LANES), np.zeros(LANES, np.int64)
-    natural, counts = np.empty((3, n_components)), np.empty(n_components)
 
-    next_fit = active = 0
+    # Not literals, for which numba would compile what they are given to once more.
+    size = next_fit = active = np.int64(0)
     idle = (1 << used) - 1
-    while True:
-        if idle:
-            for lane in range(used):
-                if (idle >> lane) & 1 and next_fit < n_fits:
-                    replicate = next_fit // n_starts
+    while active or idle:
+        attention = fired = 0
+        while not attention:
+            # A lane whose fit has ended computes one step more: it tells the map residual.
+            for j in range(0, 3 * width, LANES):
+                store(theta_1, j, load(theta, j))
+            store(state, LEVEL_2, load(state, LEVEL_1))
+            store(state, LEVEL_1, load(state, LEVEL))
+            residual, evaluated = algorithms.step(
+                algorithm, sample, all_lanes, active | idle, lane_model, mass, load(state, UNIT),
+                theta_1, constants, sums, work, theta,
+            )  # fmt: skip
+            evaluations_1 = load(state, EVALUATIONS)
+            iterations = load(state, ITERATION) + splat(1.0)
+            store(state, RESIDUAL, residual)
+            store(state, EVALUATIONS_1, evaluations_1)
+            store(state, EVALUATIONS, evaluations_1 + splat(float(evaluated)))
+            store(state, ITERATION, iterations)
+
+            for lane in range(used) if idle else range(0):
+                if not (idle >> lane) & 1:
+                    continue
+                residuals[fits[lane]] = state[RESIDUAL + lane]
+                if next_fit < n_fits:
                     _take(
-                        state, offsets, exponents, lane, points[replicate], starts[next_fit],
-                        masses, mass, model, all_lanes, x, theta, fixed_scales,
+                        state, offsets, exponents, lane, points[next_fit // n_starts],
+                        starts[next_fit], masses, mass, model, all_lanes, x, theta, lane_model,
                     )  # fmt: skip
                     fits[lane], next_record[lane] = next_fit, 0
                     next_fit += 1
                     active |= 1 << lane
             idle = 0
-            if active == 0:
+            if not active:
                 break
 
-        em.set_constants(theta, constants)
-        density = em.accumulate(x, row_mass, plain_rows, theta, theta, constants, sums, work)
-        if all_lanes:
-            em.add_lanes(sums)
-            store(state, LEVEL, density)
-            em.add_lanes(state[LEVEL : LEVEL + LANES])
-            density = load(state, LEVEL)
-        level = splat(LOG_2) * density - load(state, SHIFT)
-        store(state, LEVEL, level)
+            em.set_constants(n_components, theta, constants)
+            density = em.accumulate(sample, n_components, theta, None, constants, sums, work)
+            if all_lanes:
+                em.add_lanes(n_components, sums)
+                density = lane_sum(density)
+            level = splat(LOG_2) * density - load(state, SHIFT)
+            store(state, LEVEL, level)
 
-        iterations, level_1 = load(state, ITERATION), load(state, LEVEL_1)
-        change = load(state, RESIDUAL)
-        fired = fires(
-            rule, tolerance, iterations, level, level_1, load(state, LEVEL_2), mass,
-            change, change,
-        )  # fmt: skip
-        goes_on = sound(
-            theta, sums, load(state, UNIT), iterations, level, level_1, model.scales, monotone,
-            scale_floor, count_floor,
-        )  # fmt: skip
-        at_end, is_due = iterations == splat(float(max_iter)), iterations == load(state, DUE)
-        attention = active & bits(fired | ~goes_on | at_end | is_due)
-        fired_bits = bits(fired)
-        lane = 0
-        while attention >> lane:
-            if not (attention >> lane) & 1:
-                lane += 1
-                continue
-            fit, iteration = fits[lane], int(state[ITERATION + lane])
-            keep = traced[fit // n_starts]
-            read_theta(theta, offsets[lane], exponents[lane], lane, natural)
-            if iteration == 0:
-                natural[:] = starts[fit]
-            for k in range(n_components):
-                counts[k] = sums[LANES * k + lane]
-            unit = math.ldexp(state[UNIT + lane], exponents[lane])
-            log_likelihood = state[LEVEL + lane]
-            outcome = verdict(
-                iteration, max_iter, natural, counts, log_likelihood, state[LEVEL_1 + lane],
-                (fired_bits >> lane) & 1 == 1, model, monotone, scale_floor * unit, count_floor,
+            iterations, level_1 = load(state, ITERATION), load(state, LEVEL_1)
+            change = load(state, RESIDUAL)
+            fires_now = fires(
+                rule, tolerance, iterations, level, level_1, load(state, LEVEL_2), mass,
+                change, change,
             )  # fmt: skip
-            row_is_finite = outcome != NONFINITE and np.isfinite(log_likelihood)
-            if not row_is_finite and iteration > 0:
-                # The row returned is the one before.
-                read_theta(theta_1, offsets[lane], exponents[lane], lane, natural)
-                if iteration == 1:
-                    natural[:] = starts[fit]
-                iteration -= 1
-                evaluations = int(state[EVALUATIONS_1 + lane])
-                log_likelihood = state[LEVEL_1 + lane]
-            else:
-                evaluations = int(state[EVALUATIONS + lane])
-                log_likelihood = log_likelihood if row_is_finite else np.nan
-            wanted = outcome != GOES_ON or state[DUE + lane] == state[ITERATION + lane]
-            if wanted and state[RECORDED + lane] != iteration:
-                indices, values = _append(
-                    indices, values, size, fit, iteration, evaluations, log_likelihood, natural
-                )
-                size += 1
-                state[RECORDED + lane] = iteration
-            if outcome != GOES_ON:
-                outcomes[fit] = outcome
-                idle |= 1 << lane
-            else:
-                _set_due(state, next_record, lane, every, record, keep)
-            lane += 1
+            goes_on = sound(
+                n_components, theta, sums, load(state, UNIT), iterations, level, level_1,
+                model.scales, monotone, scale_floor, count_floor,
+            )  # fmt: skip
+            at_end, is_due = iterations == splat(float(max_iter)), iterations == load(state, DUE)
+            fired = bits(fires_now)
+            attention = active & bits(fires_now | ~goes_on | at_end | is_due)
 
-        active &= ~idle
-        theta, theta_1 = theta_1, theta
-        store(state, LEVEL_2, level_1)
-        store(state, LEVEL_1, level)
-        residual, evaluated = algorithms.step(
-            algorithm, x, row_mass, plain_rows, all_lanes, active | idle, model, fixed_scales, mass,
-            load(state, UNIT), theta_1, constants, sums, work, theta,
+        idle, indices, values, size = _attend(
+            attention, fired, state, sums, theta, theta_1, fits, next_record, offsets, exponents,
+            starts, n_starts, model, monotone, max_iter, every, record, scale_floor, count_floor,
+            traced, outcomes, indices, values, size,
         )  # fmt: skip
-        store(state, RESIDUAL, residual)
-        if idle:
-            for lane in range(used):
-                if (idle >> lane) & 1:
-                    residuals[fits[lane]] = state[RESIDUAL + lane]
-        evaluations_1 = load(state, EVALUATIONS)
-        store(state, EVALUATIONS_1, evaluations_1)
-        store(state, EVALUATIONS, evaluations_1 + splat(float(evaluated)))
-        store(state, ITERATION, iterations + splat(1.0))
+        active &= ~idle
+    hold(memory)
     return outcomes, residuals, indices[:size], values[:size]

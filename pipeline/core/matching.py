@@ -73,7 +73,8 @@ def _match(means, scales, true_means, true_scales):
     cost = np.empty((n_components, n_components))
     for fit in range(n_fits):
         if not (np.all(np.isfinite(means[fit])) and np.all(np.isfinite(scales[fit]))):
-            order[fit] = np.arange(n_components)
+            for k in range(n_components):
+                order[fit, k] = k
             continue
         for j in range(n_components):
             for k in range(n_components):

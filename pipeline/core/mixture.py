@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.compilation import compiled
-from pipeline.core.vector import LANES, fma, load, splat, sum_of_lanes
+from pipeline.core.vector import LANES, first_lane, fma, lane_sum, load, splat
 
 LOG_SQRT_2_PI = 0.5 * math.log(2.0 * math.pi)
 
@@ -74,7 +74,7 @@ def centred_sums(points, masses, origin):
     for i in range(0, whole, LANES):
         masses_8 = masses_8 + load(masses, i)
         shifts_8 = fma(load(masses, i), load(points, i) - splat(origin), shifts_8)
-    mass, shift = sum_of_lanes(masses_8), sum_of_lanes(shifts_8)
+    mass, shift = first_lane(lane_sum(masses_8)), first_lane(lane_sum(shifts_8))
     for i in range(whole, points.size):
         mass += masses[i]
         shift += masses[i] * (points[i] - origin)
@@ -85,7 +85,7 @@ def centred_sums(points, masses, origin):
     for i in range(0, whole, LANES):
         distance = load(points, i) - splat(mean)
         squares_8 = fma(load(masses, i) * distance, distance, squares_8)
-    squares = sum_of_lanes(squares_8)
+    squares = first_lane(lane_sum(squares_8))
     for i in range(whole, points.size):
         squares += masses[i] * (points[i] - mean) ** 2
     return mass, shift, squares

@@ -76,13 +76,13 @@ def verdict(
     smallest_scale, smallest_count,
 ):  # fmt: skip
     """Return the outcome at one row, the first that applies in the order of ``Outcome``."""
-    healthy_scales = model.scales == FIXED or np.all(theta[2] > smallest_scale)
+    healthy_scales = model.scales == FIXED or theta[2].min() > smallest_scale
     finite = np.isfinite(log_likelihood)
     if not np.all(np.isfinite(theta)) or (healthy_scales and not finite):
         return NONFINITE
     if not healthy_scales:
         return DEGENERATE_SCALE
-    if not np.all(counts >= smallest_count):
+    if not counts.min() >= smallest_count:
         return EMPTY_COMPONENT
     floor = log_likelihood_1 - DECREASE * max(1.0, abs(log_likelihood))
     if monotone and iteration > 0 and log_likelihood < floor:
@@ -94,7 +94,7 @@ def verdict(
 
 @compiled
 def sound(
-    theta, sums, unit, iteration, log_likelihood, log_likelihood_1, scales, monotone,
+    n_components, theta, sums, unit, iteration, log_likelihood, log_likelihood_1, scales, monotone,
     smallest_scale, smallest_count,
 ):  # fmt: skip
     """Return the lanes in which no outcome but ``CONVERGED`` and ``MAX_ITER`` can apply.
@@ -103,11 +103,11 @@ def sound(
 
     Parameters
     ----------
-    theta, sums : float64, shape (3 * K * 8,)
+    theta, sums : rows, shape (3 * K * 8,)
         See ``pipeline.core.em``.
     unit, iteration, log_likelihood, log_likelihood_1 : vector
     """
-    n = theta.size // 3
+    n = LANES * n_components
     infinity = splat(np.inf)
     good = absolute(log_likelihood) < infinity
     for j in range(0, n, LANES):

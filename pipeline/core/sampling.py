@@ -161,9 +161,8 @@ def _draw(key, replicates, first, labelled, ends, means, scales, out):
                     scale = select(past, splat(scales[k]), scale)
                 z = inverse_normal(lane_uniforms(load(normals, i)))
                 store(values, i, fma(scale, z, mean))
-            skipped = max(first - begin, 0)
-            at = begin + skipped - first
-            out[row, at : at + count - skipped] = values[skipped:count]
+            for i in range(max(first - begin, 0), count):
+                out[row, begin - first + i] = values[i]
 
 
 def draw(

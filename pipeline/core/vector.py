@@ -7,7 +7,7 @@ multiply-add is fused everywhere (by a library call where the CPU has none), so 
 same to the last bit on all of them.
 
 Compiled functions use the operators + - * / < <= > >= == and & | ~ on vectors and masks, and the
-functions of this module.
+functions of this module. Eight neighbours in memory are a row.
 """
 
 import math
@@ -48,8 +48,16 @@ class Mask(types.Type):
         super().__init__("mask8")
 
 
+class Rows(types.Type):
+    """The type of the address of rows of eight doubles; ``[i]`` is a double, unchecked."""
+
+    def __init__(self) -> None:
+        super().__init__("rows8")
+
+
 vector = Vector()
 mask = Mask()
+address = Rows()
 
 
 @register_default(Vector)
@@ -62,6 +70,12 @@ class _VectorModel(PrimitiveModel):
 class _MaskModel(PrimitiveModel):
     def __init__(self, manager: Any, type_: types.Type) -> None:
         super().__init__(manager, type_, _FLAGS)
+
+
+@register_default(Rows)
+class _RowsModel(PrimitiveModel):
+    def __init__(self, manager: Any, type_: types.Type) -> None:
+        super().__init__(manager, type_, _DOUBLE.as_pointer())
 
 
 def operation(function: Callable[..., Any]) -> Any:
@@ -150,6 +164,12 @@ bits = _unary(
     mask,
     lambda builder, a: builder.zext(builder.bitcast(a, ir.IntType(LANES)), _INTEGER),
 )
+# The inverse of ``bits``.
+mask_of = _unary(
+    mask,
+    types.int64,
+    lambda builder, a: builder.bitcast(builder.trunc(a, ir.IntType(LANES)), _FLAGS),
+)
 
 
 def _emit_maximum(builder, a, b):
@@ -158,6 +178,26 @@ def _emit_maximum(builder, a, b):
 
 
 maximum = _binary(vector, vector, _emit_maximum)
+
+
+def _emit_lane_sum(builder, a):
+    index = ir.IntType(32)
+    for distance in (1, 2, 4):
+        partners = [ir.Constant(index, lane ^ distance) for lane in range(LANES)]
+        order = ir.Constant(ir.VectorType(index, LANES), partners)
+        a = builder.fadd(a, builder.shuffle_vector(a, a, order))
+    return a
+
+
+# The sum of all lanes, in every lane: neighbours first, so that all add up the same numbers.
+lane_sum = _unary(vector, vector, _emit_lane_sum)
+
+
+def _emit_first(builder, a):
+    return builder.extract_element(a, ir.Constant(ir.IntType(32), 0))
+
+
+first_lane = _unary(types.float64, vector, _emit_first)
 
 
 @operation
@@ -194,43 +234,91 @@ def splat(context, value):
 
 
 @operation
-def sum_of_lanes(context, value):
-    """Return the sum of the eight lanes, in a fixed order, as a float."""
+def rows(context, array, index):
+    """Return the address of a flat, contiguous float64 array's element, which is to be held.
+
+    Rounded up to whole rows, as a row in two cache lines takes twice the time: the array needs a
+    row to spare. numba counts the references to an array that a call takes, mostly by two atomic
+    operations: those of one iteration cost as much as its arithmetic on a small sample.
+    """
 
     def codegen(context, builder, signature, values):
-        parts = [builder.extract_element(values[0], ir.Constant(_INTEGER, i)) for i in range(LANES)]
-        while len(parts) > 1:
-            parts = [builder.fadd(a, b) for a, b in zip(parts[::2], parts[1::2], strict=True)]
-        return parts[0]
+        data = context.make_array(signature.args[0])(context, builder, values[0]).data
+        size = 8 * LANES
+        whole = builder.add(builder.ptrtoint(data, _INTEGER), ir.Constant(_INTEGER, size - 1))
+        whole = builder.and_(whole, ir.Constant(_INTEGER, -size))
+        return builder.gep(builder.inttoptr(whole, data.type), [values[1]])
 
-    return types.float64(vector), codegen
-
-
-def _address(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-    array = context.make_array(signature.args[0])(context, builder, values[0])
-    pointer = builder.gep(array.data, [values[1]])
-    return builder.bitcast(pointer, _DOUBLES.as_pointer())
+    return address(array, types.intp), codegen
 
 
 @operation
-def load(context, array, index):
-    """Return eight neighbours of a flat, contiguous float64 array, from `index` on; unchecked."""
+def hold(context, array):
+    """Keep an array until here: numba frees it after the last line that names it."""
+
+    def codegen(context, builder, signature, values):
+        return context.get_dummy_value()
+
+    return types.void(array), codegen
+
+
+@operation
+def _get(context, place, index):
+    def codegen(context, builder, signature, values):
+        return builder.load(builder.gep(values[0], [values[1]]))
+
+    return types.float64(place, types.intp), codegen
+
+
+@operation
+def _set(context, place, index, value):
+    def codegen(context, builder, signature, values):
+        builder.store(values[2], builder.gep(values[0], [values[1]]))
+        return context.get_dummy_value()
+
+    return types.void(place, types.intp, types.float64), codegen
+
+
+@overload(operator.getitem)
+def _get_item(place, index):
+    if place == address:
+        return lambda place, index: _get(place, index)
+    return None
+
+
+@overload(operator.setitem)
+def _set_item(place, index, value):
+    if place == address:
+        return lambda place, index, value: _set(place, index, value)
+    return None
+
+
+def _address(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+    place = values[0]
+    if isinstance(signature.args[0], types.Array):
+        place = context.make_array(signature.args[0])(context, builder, place).data
+    return builder.bitcast(builder.gep(place, [values[1]]), _DOUBLES.as_pointer())
+
+
+@operation
+def load(context, place, index):
+    """Return eight neighbours of rows or of a flat, contiguous float64 array; unchecked."""
 
     def codegen(context, builder, signature, values):
         return builder.load(_address(context, builder, signature, values), align=8)
 
-    return vector(array, types.intp), codegen
+    return vector(place, types.intp), codegen
 
 
 @operation
-def store(context, array, index, value):
-    """Write eight neighbours of a flat, contiguous float64 array, from `index` on; unchecked."""
+def store(context, place, index, value):
+    """Write eight neighbours of rows or of a flat, contiguous float64 array; unchecked."""
 
     def codegen(context, builder, signature, values):
         builder.store(values[2], _address(context, builder, signature, values), align=8)
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, vector), codegen
+    return types.void(place, types.intp, vector), codegen
 
 
 def _emit_upper_bits(builder, a):
@@ -288,7 +376,7 @@ _mantissa = _unary(vector, vector, _emit_mantissa)
 
 # 2^f = 1 + f q(f) on [-1/2, 1/2]: q of degree 10 through its Chebyshev nodes, relative error 2e-17,
 # highest power first.
-_exp2_ratio = polynomial(
+_EXP2 = (
     4.4549605981865186e-10,
     7.072585949269223e-09,
     1.0178062445845774e-07,
@@ -312,6 +400,8 @@ _log2_ratio = polynomial(
     0.9617966939259898,
     2.8853900817779268,
 )
+# Even and odd powers apart: two chains of half the length.
+_exp2_even, _exp2_odd = polynomial(*_EXP2[::2]), polynomial(*_EXP2[1::2])
 _LEAST_EXPONENT = -1021.0
 
 
@@ -320,7 +410,9 @@ def exp2(t):
     """Return 2^t for t <= 1, within 1 ulp; 0 below 2^-1021 (no subnormal numbers)."""
     rounded = t + splat(_ROUNDER)
     f = t - (rounded - splat(_ROUNDER))
-    power = _scaled_by_power(fma(_exp2_ratio(f), f, splat(1.0)), rounded)
+    u = f * f
+    q = fma(_exp2_odd(u), f, _exp2_even(u))
+    power = _scaled_by_power(fma(q, f, splat(1.0)), rounded)
     return select(t < splat(_LEAST_EXPONENT), splat(0.0), power)
 
 

@@ -12,15 +12,19 @@ from pipeline.core.vector import (
     absolute,
     bits,
     exp2,
+    first_lane,
     fma,
+    hold,
+    lane_sum,
     load,
     log2,
+    mask_of,
     maximum,
     root,
+    rows,
     select,
     splat,
     store,
-    sum_of_lanes,
 )
 
 generator = np.random.default_rng(4)
@@ -42,6 +46,8 @@ def arithmetic(a, b, c, out):
         maximum(x, y),
         select(x < y, x, z),
         splat(2.5),
+        lane_sum(x),
+        select(mask_of(bits(x < y)), x, z),
     )
     for i in range(len(results)):
         store(out, LANES * i, results[i])
@@ -59,10 +65,10 @@ def arithmetic(a, b, c, out):
 
 @numba.njit(error_model="numpy")
 def add(values):
-    return sum_of_lanes(load(values, 0))
+    return first_lane(lane_sum(load(values, 0)))
 
 
-def test_sum_of_lanes_adds_neighbours_first():
+def test_sum_of_the_lanes_adds_neighbours_first():
     a = A.tolist()
     assert add(A) == ((a[0] + a[1]) + (a[2] + a[3])) + ((a[4] + a[5]) + (a[6] + a[7]))
 
@@ -72,13 +78,15 @@ def as_bits(flags):
 
 
 def test_operations_are_those_of_each_lane():
-    out = np.empty(11 * LANES)
+    out = np.empty(13 * LANES)
     masks = arithmetic(A, B, C, out)
     # A product of two doubles fits two doubles: fma is exact before its one rounding.
     with mpmath.workprec(300):
         fused = [float(mpmath.mpf(x) * y + z) for x, y, z in zip(A, B, C, strict=True)]
     expected = [A + B, A - B, A * B, A / B, -A, fused, abs(A), np.sqrt(abs(A))]
     expected += [np.maximum(A, B), np.where(A < B, A, C), np.full(LANES, 2.5)]
+    total = ((A[0] + A[1]) + (A[2] + A[3])) + ((A[4] + A[5]) + (A[6] + A[7]))
+    expected += [np.full(LANES, total), np.where(A < B, A, C)]
     np.testing.assert_array_equal(out.reshape(-1, LANES), expected)
     wanted = (A < B, A <= B, A > B, A >= B, A == B, A >= B, (A < B) & (A < C), (A < B) | (A < C))
     assert masks == tuple(map(as_bits, wanted))
@@ -86,8 +94,28 @@ def test_operations_are_those_of_each_lane():
 
 def test_comparisons_with_not_a_number_are_false():
     missing = np.full(LANES, np.nan)
-    masks = arithmetic(missing, B, C, np.empty(11 * LANES))
+    masks = arithmetic(missing, B, C, np.empty(13 * LANES))
     assert masks == (0, 0, 0, 0, 0, 2**LANES - 1, 0, 0)
+
+
+@numba.njit
+def double_through_rows(values):
+    memory = np.zeros(values.size + LANES)
+    place = rows(memory, 0)
+    for i in range(values.size):
+        place[i] = values[i]
+    store(place, 0, load(place, 0) + load(place, 0))
+    out = np.empty(values.size)
+    for i in range(values.size):
+        out[i] = place[i]
+    hold(memory)
+    return out
+
+
+def test_rows_are_read_and_written_by_address():
+    values = np.arange(2.0 * LANES)
+    expected = np.where(values < LANES, 2 * values, values)
+    np.testing.assert_array_equal(double_through_rows(values), expected)
 
 
 @numba.njit(error_model="numpy")
