@@ -64,13 +64,25 @@ PROGRAM = """
 import hashlib
 import numpy as np
 from pipeline.core.fitting import Schedule, fit
+from pipeline.core.mixture import Parameters
 from pipeline.core.model import make_model
 from pipeline.core.random import key_from_hex
+from pipeline.core.refinement import Task, fit_compressed, fit_population, log_likelihoods
 from pipeline.core.sampling import draw
-from pipeline.core.starts import draw_starts
+from pipeline.core.starts import draw_population_starts, draw_starts
 
 key = key_from_hex("00112233445566778899aabbccddeeff")
 digest = hashlib.sha256()
+schedule = Schedule(200, "map_residual", 1e-9)
+
+
+def add(fits):
+    for part in (fits.outcome, fits.map_residual, fits.trace.log_likelihood):
+        digest.update(part.tobytes())
+    for part in fits.trace.parameters:
+        digest.update(np.ascontiguousarray(part).tobytes())
+
+
 for n, n_components, replicates in ((40, 2, 11), (40, 3, 5), (700, 2, 2), (530, 4, 1)):
     model = make_model(n_components)
     means = 2.0 * np.arange(n_components)
@@ -79,9 +91,16 @@ for n, n_components, replicates in ((40, 2, 11), (40, 3, 5), (700, 2, 2), (530, 
         key, np.arange(replicates), n, ones / n_components, means, ones, "proportional"
     )
     starts = draw_starts("random_points", points, model, None, key, range(replicates), range(2))
-    fits = fit(points, np.ones(n), starts, model, "em", Schedule(200, "map_residual", 1e-9))
-    for part in (fits.outcome, fits.trace.log_likelihood, *fits.trace.parameters):
-        digest.update(np.ascontiguousarray(part).tobytes())
+    add(fit(points, np.ones(n), starts, model, "em", schedule))
+truth = Parameters(np.array([0.3, 0.7]), np.array([0.0, 3.0]), np.array([1.0, 0.5]))
+points = draw(key, [0], 30_001, *truth, "multinomial")
+task = Task(make_model(2), "em", schedule)
+starts = draw_starts("kmeans_pp", points, task.model, truth, key, [0], range(2))
+add(fit_compressed(points, starts, task, 1e-10))
+digest.update(log_likelihoods(points, truth).tobytes())
+for init in ("random_points", "quantiles"):
+    starts = draw_population_starts(init, task.model, truth, key, range(2))
+    add(fit_population(truth, starts, task, 1e-10))
 print(digest.hexdigest())
 """
 
