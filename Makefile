@@ -30,8 +30,10 @@ check: setup  ## lint, types, import contract
 	mypy
 	lint-imports
 
-bench: setup  ## the kernel beside its peers; writes docs/performance.md
+bench: setup  ## the kernel beside its peers and how its cost grows; writes docs/performance.md
 	python -m benchmarks.kernel
+	python -m benchmarks.compression
+	python -m benchmarks.scaling
 
 ui: setup  ## the MLflow UI on http://127.0.0.1:5000
 	mlflow server --backend-store-uri sqlite:///mlflow.db --artifacts-destination mlartifacts \
