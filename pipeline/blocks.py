@@ -5,6 +5,7 @@ import logging
 import numpy as np
 import pyarrow as pa
 
+from pipeline.core.algorithms import Options
 from pipeline.core.evaluation import Mapping
 from pipeline.core.fitting import (
     Degeneracy,
@@ -21,7 +22,7 @@ from pipeline.core.outcomes import Outcome
 from pipeline.core.random import key_from_hex
 from pipeline.core.refinement import Task, fit_compressed, fit_population, log_likelihoods
 from pipeline.core.starts import draw_population_starts, draw_starts
-from pipeline.plan import Cell, Plan
+from pipeline.plan import Cell, Plan, given
 from pipeline.store import Block
 from pipeline.tables import OUTCOMES, parameter_columns
 
@@ -109,6 +110,7 @@ def fit_block(
         np.repeat(replicates, len(starts)),
         np.tile(starts, len(replicates)),
         np.repeat(at_truth, len(starts)),
+        plan.config["schedule"]["stop"]["rule"],
     )
 
 
@@ -123,19 +125,22 @@ def _fits(
 ) -> Fits:
     config, schedule = plan.config, plan.config["schedule"]
     init = config["init"][cell.init]["method"]
+    algorithm = given(config["algorithm"][cell.algorithm])
     key = key_from_hex(cell.start_key)
     kept = schedule["record_replicates"]
     traced = np.full(len(replicates), True) if kept == "all" else replicates < kept
     task = Task(
         cell_model(plan, cell),
-        config["algorithm"][cell.algorithm]["method"],
+        algorithm["method"],
         Schedule(
             max_iter=schedule["max_iter"],
             rule=schedule["stop"]["rule"],
             tolerance=schedule["stop"]["tolerance"] or 0.0,
             record=recorded_iterations(schedule),
+            patience=schedule["stop"]["patience"],
         ),
         Degeneracy(**config["degeneracy"]),
+        Options(**{key: value for key, value in algorithm.items() if key != "method"}),
     )
     if points is None:
         assert truth is not None and cell.node_tolerance is not None, "a population is a mixture"
@@ -177,6 +182,9 @@ def _failed(n_fits: int, n_components: int) -> Fits:
         log_likelihood_start=missing,
         map_residual=missing,
         compression_error_bound=missing,
+        likelihood_evaluations=integers,
+        stop_value=missing,
+        rate_observed=missing,
         parameters=none(n_fits),
         trace=Trace(empty, empty, empty, np.zeros(0), none(0)),
     )
@@ -198,6 +206,7 @@ def block_tables(
     replicates: np.ndarray,
     starts: np.ndarray,
     log_likelihood_truth: np.ndarray,
+    rule: str,
 ) -> tuple[pa.Table, pa.Table]:
     """Turn a block of fits into the tables that are stored, without the cell's labels.
 
@@ -208,7 +217,13 @@ def block_tables(
     replicates, starts : int64 arrays, shape (F,)
     log_likelihood_truth : float64 array, shape (F,)
         Not-a-number where there is no truth.
+    rule : str
+        The stopping rule.
     """
+    unfired = fits.outcome != Outcome.CONVERGED
+    rules = pa.DictionaryArray.from_arrays(
+        pa.array(np.zeros(len(unfired), np.int8), mask=unfired), [rule]
+    )
     outcomes = pa.DictionaryArray.from_arrays(pa.array(fits.outcome, pa.int8()), list(OUTCOMES))
     fit_columns = {
         "replicate": replicates,
@@ -219,8 +234,12 @@ def block_tables(
         "log_likelihood": _reals(fits.log_likelihood),
         "log_likelihood_start": _reals(fits.log_likelihood_start),
         "log_likelihood_truth": _reals(log_likelihood_truth),
+        "rate_observed": _reals(fits.rate_observed),
         "map_residual": _reals(fits.map_residual),
         "compression_error_bound": _reals(fits.compression_error_bound),
+        "likelihood_evaluations": fits.likelihood_evaluations,
+        "stop_rule": rules.cast(pa.string()),
+        "stop_value": _reals(fits.stop_value),
         **_parameters(fits.parameters),
     }
     trace = fits.trace

@@ -187,7 +187,7 @@ def check(config: dict[str, Any]) -> None:
     for name, init in config["init"].items():
         _choice(f"init.{name}.method", init["method"], INITS)
     for name, algorithm in config["algorithm"].items():
-        _choice(f"algorithm.{name}.method", algorithm["method"], ALGORITHMS)
+        _check_algorithm(f"algorithm.{name}", algorithm)
     if not config["mixture"] and not config["observed"]:
         _refuse("mixture", [], "at least one mixture, or observed data")
     shared = set(config["mixture"]) & set(config["observed"])
@@ -255,6 +255,18 @@ def check_model_of_size(key: str, model: dict[str, Any], n_components: int) -> N
         raise InputError(f"{key}: {_one_line(str(error))}") from error
 
 
+def _check_algorithm(key: str, algorithm: dict[str, Any]) -> None:
+    _choice(f"{key}.method", algorithm["method"], ALGORITHMS)
+    options = ALGORITHMS[algorithm["method"]].options
+    for name, value in algorithm.items():
+        if name == "method" or value is None:
+            continue
+        if name not in options:
+            allowed = ", ".join(options) or "no option"
+            _refuse(f"{key}.{name}", value, f"{allowed} with method {algorithm['method']}")
+        _between(f"{key}.{name}", value, *options[name])
+
+
 def _check_sizes(config: dict[str, Any]) -> None:
     sizes = config["sample_sizes"]
     if config["mixture"] and not sizes:
@@ -271,6 +283,7 @@ def _check_schedule(schedule: dict[str, Any]) -> None:
     _choice("schedule.stop.rule", rule, STOPPING_RULES)
     if rule != "never" or tolerance is not None:
         _nonnegative("schedule.stop.tolerance", tolerance)
+    _integer("schedule.stop.patience", schedule["stop"]["patience"], 1, MOST_ITERATIONS)
     for key in ("record", "snapshots"):
         iterations = schedule[key]
         if isinstance(iterations, list):

@@ -15,6 +15,7 @@ import yaml
 
 from pipeline.config import check_model_of_size
 from pipeline.core import source_hash
+from pipeline.core.algorithms import ALGORITHMS
 from pipeline.core.mixture import Parameters
 from pipeline.core.refinement import FEWEST_POINTS
 from pipeline.core.starts import INITS
@@ -220,12 +221,12 @@ def _cells(
         ]
         start_key = digest(["start", config["seed"], data.key, config["init"][init], numbers])[:32]
         # Small samples are never compressed: the settings are not theirs.
-        tolerance = _tolerance(config, data)
+        tolerance = _tolerance(config, data, algorithm)
         content = [
             data.key,
             numbers,
             start_key,
-            config["algorithm"][algorithm],
+            given(config["algorithm"][algorithm]),
             schedule,
             config["degeneracy"],
             tolerance,
@@ -249,11 +250,22 @@ def _cells(
         )
 
 
-def _tolerance(config: dict[str, Any], data: DataSet) -> float | None:
+def _tolerance(config: dict[str, Any], data: DataSet, algorithm: str) -> float | None:
     """Return the error allowed to nodes in the place of the data, None where there are none."""
+    smooth = ALGORITHMS[config["algorithm"][algorithm]["method"]].smooth
     population = data.sample_size == math.inf
+    if population and not smooth:
+        raise InputError(
+            f"algorithm: {algorithm} assigns points whole, and a population (sample_sizes: inf) "
+            "has none; allowed: finite sample sizes"
+        )
     compressed = config["compression"] == "auto" and data.sample_size >= FEWEST_POINTS
-    return config["compression_tolerance"] if population or compressed else None
+    return config["compression_tolerance"] if population or (compressed and smooth) else None
+
+
+def given(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that are not left to their defaults."""
+    return {key: value for key, value in settings.items() if value is not None}
 
 
 def _wanted(

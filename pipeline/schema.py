@@ -45,9 +45,11 @@ class Init:
 
 @dataclass
 class Algorithm:
-    """How the iterates are made: the name of a registered algorithm."""
+    """How the iterates are made: the name of a registered algorithm, and its options."""
 
     method: str = MISSING
+    start: float | None = None
+    growth: float | None = None
 
 
 @dataclass
@@ -56,6 +58,7 @@ class Stop:
 
     rule: str = MISSING
     tolerance: float | None = None
+    patience: int = 1
 
 
 @dataclass

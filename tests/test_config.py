@@ -42,7 +42,9 @@ def test_whatever_is_registered_has_a_file():
     for group, registered in (("init", INITS), ("algorithm", ALGORITHMS)):
         for name in registered:
             content = yaml.safe_load((CONF / group / f"{name}.yaml").read_text())
-            assert content == {name: {"method": name}}
+            assert list(content) == [name]
+            assert content[name].pop("method") == name
+            assert set(content[name]) == set(getattr(registered[name], "options", ()))
 
 
 def test_a_grid_of_mixtures_in_one_go():
@@ -58,7 +60,7 @@ def test_defaults_are_the_documented_ones():
     assert (config["experiment"], config["starts"]) == ("notebook", 1)
     assert config["schedule"] == {
         "max_iter": 9,
-        "stop": {"rule": "never", "tolerance": None},
+        "stop": {"rule": "never", "tolerance": None, "patience": 1},
         "record": "all",
         "record_replicates": "all",
         "snapshots": [0, 3, 6, 9],
@@ -66,6 +68,7 @@ def test_defaults_are_the_documented_ones():
     assert compose(["schedule=converge"])["schedule"]["stop"] == {
         "rule": "map_residual",
         "tolerance": 1e-8,
+        "patience": 1,
     }
     assert compose(["schedule=tight"])["schedule"]["max_iter"] == 1_000_000
     assert config["results_dir"] == "results"
@@ -153,6 +156,18 @@ BAD = {
     "truth of another size": (["init=[truth]", "model.notebook.n_components=3"], "init"),
     "init calls nothing": (["+init.bad={method: os.system}"], "init.bad.method"),
     "algorithm calls nothing": (["+algorithm.bad={method: eval}"], "algorithm.bad.method"),
+    "option of another method": (
+        ["+algorithm.bad={method: em, growth: 2}"],
+        "algorithm.bad.growth",
+    ),
+    "unknown option": (["+algorithm.bad={method: em, depth: 2}"], "algorithm.bad.depth"),
+    "annealed backwards": (["algorithm=[annealed]", "algorithm.annealed.growth=0.9"], "growth"),
+    "annealed from nothing": (["algorithm=[annealed]", "algorithm.annealed.start=0"], "start"),
+    "hard assignment of a population": (
+        ["algorithm=[classification]", "sample_sizes=[inf]"],
+        "classification",
+    ),
+    "no patience": (["schedule.stop.patience=0"], "schedule.stop.patience"),
     "workers zero": (["executor.workers=0"], "executor.workers"),
     "unknown executor": (["executor=dask"], "executor"),
     "server without address": (["tracking=server", "tracking.uri=null"], "tracking.uri"),

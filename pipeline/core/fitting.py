@@ -7,28 +7,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core import loop
-from pipeline.core.algorithms import ALGORITHMS
+from pipeline.core.algorithms import ALGORITHMS, Options, choice
 from pipeline.core.lanes import POINTS_FOR_ALL_LANES
 from pipeline.core.mixture import Parameters
 from pipeline.core.model import Model
-from pipeline.core.outcomes import Degeneracy
+from pipeline.core.outcomes import CONVERGED, Degeneracy
 from pipeline.core.stopping import STOPPING_RULES
 
 DEFAULT_DEGENERACY = Degeneracy()
+DEFAULT_OPTIONS = Options()
 NO_TRACE: Any = ()  # a table without columns
 
 
 class Schedule(NamedTuple):
     """When a fit stops and which rows its trace keeps.
 
-    ``rule`` is one of ``STOPPING_RULES``; ``record`` is None for every iteration, or the sorted
-    iterations to keep (row 0 and the last row are always kept).
+    ``rule`` is one of ``STOPPING_RULES``, which must be met ``patience`` times in a row;
+    ``record`` is None for every iteration, or the sorted iterations to keep (row 0 and the last
+    row are always kept).
     """
 
     max_iter: int
     rule: str = "never"
     tolerance: float = 0.0
     record: NDArray[np.int64] | None = None
+    patience: int = 1
 
 
 class Trace(NamedTuple):
@@ -48,8 +51,11 @@ class Fits(NamedTuple):
     """One entry per fit: its outcome, its last trace row, and what is known about it.
 
     Fit ``r * n_starts + s`` is start s of replicate r. ``parameters`` are (F, K).
-    ``map_residual`` is max |M(theta) - theta| in units at the last row, not-a-number where it
-    does not exist; ``compression_error_bound`` is 0 for fits to the points themselves.
+    ``map_residual`` is max |M(theta) - theta| in units at the last row, ``stop_value`` what the
+    stopping rule compared with its tolerance there, ``rate_observed`` the factor by which an
+    iteration shrank the residual in the end (of converged fits): not-a-number where they do not
+    exist. ``likelihood_evaluations`` are the passes over the sample beside those of map
+    evaluations. ``compression_error_bound`` is 0 for fits to the points themselves.
     """
 
     outcome: NDArray[np.int8]
@@ -59,6 +65,9 @@ class Fits(NamedTuple):
     log_likelihood_start: NDArray[np.float64]
     map_residual: NDArray[np.float64]
     compression_error_bound: NDArray[np.float64]
+    likelihood_evaluations: NDArray[np.int64]
+    stop_value: NDArray[np.float64]
+    rate_observed: NDArray[np.float64]
     parameters: Parameters
     trace: Trace
 
@@ -112,6 +121,10 @@ def joined(parts: Sequence[Fits], places: NDArray[np.int64] | None = None) -> Fi
     return every._replace(trace=trace)
 
 
+def _finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.where(np.isfinite(values), values, np.nan)
+
+
 def fit(
     points: NDArray[np.float64],
     masses: NDArray[np.float64],
@@ -120,6 +133,7 @@ def fit(
     algorithm: str,
     schedule: Schedule,
     degeneracy: Degeneracy = DEFAULT_DEGENERACY,
+    options: Options = DEFAULT_OPTIONS,
     traced: NDArray[np.bool_] | None = None,
     all_lanes: bool = False,
 ) -> Fits:
@@ -140,6 +154,8 @@ def fit(
         One of ``ALGORITHMS``.
     schedule : Schedule
     degeneracy : Degeneracy
+    options : Options
+        Of the algorithm.
     traced : bool, shape (R,)
         Replicates whose traces keep the rows that the schedule names; the others keep row 0 and
         the last. None: all.
@@ -162,22 +178,26 @@ def fit(
         raise ValueError(f"algorithm: got {algorithm!r}, must be one of {known}")
     if schedule.max_iter < 0:
         raise ValueError(f"max_iter: got {schedule.max_iter}, must be at least 0")
+    if schedule.patience < 1:
+        raise ValueError(f"patience: got {schedule.patience}, must be at least 1")
 
     every = schedule.record is None
     record = np.empty(0) if every else schedule.record
     chosen = ALGORITHMS[algorithm]
-    outcome, residual, indices, values = loop.run(
+    outcome, ends, indices, values = loop.run(
         points,
         np.ascontiguousarray(masses, np.float64),
         all_lanes or points.shape[1] >= POINTS_FOR_ALL_LANES,
         np.stack([part.reshape(-1, n_components) for part in starts], axis=1),
         n_starts,
         model,
-        chosen.code,
+        *choice(algorithm, options),
+        chosen.guarded or None,
         chosen.monotone,
         schedule.max_iter,
         STOPPING_RULES[schedule.rule],
         float(schedule.tolerance),
+        float(schedule.patience),
         every,
         np.ascontiguousarray(record, np.int64),
         degeneracy.scale,
@@ -202,8 +222,11 @@ def fit(
         trace.map_evaluations[last],
         trace.log_likelihood[last],
         trace.log_likelihood[first],
-        np.where(np.isfinite(residual), residual, np.nan),
+        _finite(ends[:, loop.MAP_RESIDUAL]),
         np.zeros(len(outcome)),
+        ends[:, loop.LIKELIHOOD_EVALUATIONS].astype(np.int64),
+        _finite(ends[:, loop.STOP_VALUE]),
+        np.where(outcome == CONVERGED, ends[:, loop.RATE_OBSERVED], np.nan),
         Parameters(*(part[last] for part in trace.parameters)),
         trace,
     )

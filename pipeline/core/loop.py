@@ -8,8 +8,9 @@ import math
 
 import numpy as np
 
-from pipeline.core import algorithms, em
+from pipeline.core import algorithms, em, observed_rate
 from pipeline.core.compilation import compiled
+from pipeline.core.em_map import Problem, e_step, em_map
 from pipeline.core.lanes import (
     load_masses,
     load_points,
@@ -20,10 +21,24 @@ from pipeline.core.lanes import (
 from pipeline.core.mixture import LOG_SQRT_2_PI
 from pipeline.core.model import Model
 from pipeline.core.outcomes import GOES_ON, NONFINITE, sound, verdict
-from pipeline.core.stopping import fires
-from pipeline.core.vector import LANES, bits, hold, lane_sum, load, rows, splat, store
+from pipeline.core.stopping import PARAMETER, criterion
+from pipeline.core.vector import (
+    LANES,
+    absolute,
+    bits,
+    hold,
+    load,
+    rows,
+    select,
+    splat,
+    store,
+)
 
 LOG_2 = math.log(2.0)
+# By how much, relative to |L|, the rounding of its sum may lower a log-likelihood.
+ROUNDING = 2.0**-48
+# What is told of each fit's end.
+MAP_RESIDUAL, STOP_VALUE, LIKELIHOOD_EVALUATIONS, RATE_OBSERVED = range(4)
 
 
 @compiled
@@ -41,14 +56,16 @@ def _append(indices, values, size, fit, iteration, map_evaluations, log_likeliho
     return indices, values
 
 
-# Rows of the lanes' state, (11, 8), read and written eight lanes at a time: the iteration and map
-# evaluations of the present row (and of the one before), L_t, L_(t-1), L_(t-2), the last map
-# residual, the sample's standard deviation in the lane's units, what leads from the lane's density
-# to L, and the last and the next iteration that the trace keeps.
-ITERATION, EVALUATIONS, EVALUATIONS_1 = 0 * LANES, 1 * LANES, 2 * LANES
-LEVEL, LEVEL_1, LEVEL_2, RESIDUAL = 3 * LANES, 4 * LANES, 5 * LANES, 6 * LANES
-UNIT, SHIFT, RECORDED, DUE = 7 * LANES, 8 * LANES, 9 * LANES, 10 * LANES
-STATE = 11 * LANES
+# Rows of the lanes' state, read and written eight lanes at a time: the iteration; map and
+# likelihood evaluations of the present row and of the one before; L_t, L_(t-1), L_(t-2); the last
+# map residual and |M(theta) - theta| at the row before; the value of the stopping rule and how many
+# times in a row it was met; the sample's standard deviation in the lane's units; what leads from
+# the lane's density to L; the last and the next iteration that the trace keeps.
+(
+    ITERATION, MAPS, MAPS_1, LIKELIHOODS, LIKELIHOODS_1, LEVEL, LEVEL_1, LEVEL_2, RESIDUAL, AT_ROW,
+    VALUE, STREAK, UNIT, SHIFT, RECORDED, DUE,
+) = range(0, 16 * LANES, LANES)  # fmt: skip
+STATE = 16 * LANES
 
 
 @compiled
@@ -69,8 +86,8 @@ def _set_due(state, next_record, lane, every, record, keep):
 
 @compiled
 def _take(
-    state, offsets, exponents, lane, points, start, masses, mass, model, all_lanes, x, theta,
-    lane_model,
+    state, trend, own, own_rows, offsets, exponents, lane, points, start, masses, mass, model,
+    all_lanes, x, theta, lane_model,
 ):  # fmt: skip
     """Begin a fit in a lane, or in all of them."""
     unit, offset, exponent = units(points, masses, model)
@@ -79,11 +96,14 @@ def _take(
     load_theta(start, offset, exponent, where, theta)
     offsets[lane], exponents[lane] = offset, exponent
     for i in range(LANES) if all_lanes else range(lane, lane + 1):
-        for row in (ITERATION, EVALUATIONS, EVALUATIONS_1, DUE):
+        for row in (ITERATION, MAPS, MAPS_1, LIKELIHOODS, LIKELIHOODS_1, STREAK, DUE):
             state[row + i] = 0
         for row in (LEVEL, LEVEL_1, LEVEL_2):
             state[row + i] = np.nan
         state[RESIDUAL + i] = np.inf
+        observed_rate.begin(trend, i)
+        for row in range(own_rows):
+            own[LANES * row + i] = 0
         state[RECORDED + i] = -1
         state[UNIT + i] = math.ldexp(unit, -exponent)
         # p(x) dx is the same in any unit: a lane's unit is 2^exponent of the data's.
@@ -105,11 +125,11 @@ def _read_row(theta, offset, exponent, lane, iteration, start, out):
 
 @compiled
 def _attend(
-    attention, fired, state, sums, theta, theta_1, fits, next_record, offsets, exponents,
+    attention, fired, state, trend, sums, theta, theta_1, fits, next_record, offsets, exponents,
     starts, n_starts, model, monotone, max_iter, every, record, scale_floor, count_floor, traced,
-    outcomes, indices, values, size,
+    outcomes, ends, indices, values, size,
 ):  # fmt: skip
-    """Write what is due of the lanes in ``attention``: rows of their traces and their outcomes.
+    """Write what is due of the lanes in ``attention``: rows of their traces and their ends.
 
     Returns
     -------
@@ -141,20 +161,23 @@ def _attend(
             _read_row(
                 theta_1, offsets[lane], exponents[lane], lane, iteration, starts[fit], natural
             )
-            evaluations = int(state[EVALUATIONS_1 + lane])
+            maps, likelihoods = state[MAPS_1 + lane], state[LIKELIHOODS_1 + lane]
             log_likelihood = state[LEVEL_1 + lane]
         else:
-            evaluations = int(state[EVALUATIONS + lane])
+            maps, likelihoods = state[MAPS + lane], state[LIKELIHOODS + lane]
             log_likelihood = log_likelihood if row_is_finite else np.nan
         wanted = outcome != GOES_ON or state[DUE + lane] == state[ITERATION + lane]
         if wanted and state[RECORDED + lane] != iteration:
             indices, values = _append(
-                indices, values, size, fit, iteration, evaluations, log_likelihood, natural
+                indices, values, size, fit, iteration, int(maps), log_likelihood, natural
             )
             size += 1
             state[RECORDED + lane] = iteration
         if outcome != GOES_ON:
             outcomes[fit] = outcome
+            ends[fit, LIKELIHOOD_EVALUATIONS] = likelihoods
+            ends[fit, STOP_VALUE] = state[VALUE + lane]
+            ends[fit, RATE_OBSERVED] = observed_rate.observed_rate(trend, lane)
             idle |= 1 << lane
         else:
             _set_due(state, next_record, lane, every, record, traced[fit // n_starts])
@@ -163,23 +186,24 @@ def _attend(
 
 @compiled
 def run(
-    points, masses, all_lanes, starts, n_starts, model, algorithm, monotone, max_iter, rule,
-    tolerance, every, record, scale_floor, count_floor, traced,
+    points, masses, all_lanes, starts, n_starts, model, squarem, annealed, classification, guarded,
+    monotone, max_iter, rule, tolerance, patience, every, record, scale_floor, count_floor, traced,
 ):  # fmt: skip
     """Run all fits; the arguments are those of ``pipeline.core.fitting.fit``, as plain numbers.
 
     Returns
     -------
     outcome : int8, shape (F,)
-    residuals : float64, shape (F,)
-        Largest |M(theta) - theta| in units, at the last row.
+    ends : float64, shape (F, 4)
+        Map residual at the last row, value of the stopping rule, likelihood evaluations, observed
+        rate.
     indices : int64, shape (T, 3)
         Fit, iteration and map evaluations of each row; those of one fit in their order.
     values : float64, shape (T, 4, K)
         Weights, means, scales, and the log-likelihood K times over.
     """
     n_fits, n_components = starts.shape[0], starts.shape[2]
-    outcomes, residuals = np.empty(n_fits, np.int8), np.empty(n_fits)
+    outcomes, ends = np.empty(n_fits, np.int8), np.empty((n_fits, 4))
     indices = np.empty((2 * n_fits + 1, 3), np.int64)
     values = np.empty((2 * n_fits + 1, 4, n_components))
 
@@ -189,19 +213,25 @@ def run(
     mass = masses.sum()
 
     width, points_width = LANES * n_components, LANES * n_rows
+    own_rows = algorithms.memory_rows(squarem, annealed, n_components)
     # Addresses into one array: see ``pipeline.core.vector.rows``.
-    memory = np.zeros(STATE + 17 * width + 2 * points_width + LANES)
-    state, theta, theta_1 = rows(memory, 0), rows(memory, STATE), rows(memory, STATE + 3 * width)
-    sums, constants = rows(memory, STATE + 6 * width), rows(memory, STATE + 9 * width)
-    work = rows(memory, STATE + 11 * width)
+    memory = np.zeros(
+        STATE + LANES * observed_rate.ROWS + 17 * width + LANES * own_rows + 2 * points_width
+        + LANES
+    )  # fmt: skip
+    state, trend = rows(memory, 0), rows(memory, STATE)
+    at = STATE + LANES * observed_rate.ROWS
+    theta, theta_1 = rows(memory, at), rows(memory, at + 3 * width)
+    sums, constants = rows(memory, at + 6 * width), rows(memory, at + 9 * width)
+    work = rows(memory, at + 11 * width)
     lane_model = Model(
         n_components, model.weights, model.means, model.scales,
-        rows(memory, STATE + 15 * width), rows(memory, STATE + 16 * width),
+        rows(memory, at + 15 * width), rows(memory, at + 16 * width),
     )  # fmt: skip
-    x = rows(memory, STATE + 17 * width)
-    lane_masses = rows(memory, STATE + 17 * width + points_width)
+    own, at = rows(memory, at + 17 * width), at + 17 * width + LANES * own_rows
+    x, lane_masses = rows(memory, at), rows(memory, at + points_width)
     plain_rows = load_masses(masses, all_lanes, lane_masses)
-    sample = em.Sample(x, lane_masses, n_rows, plain_rows)
+    problem = Problem(em.Sample(x, lane_masses, n_rows, plain_rows), all_lanes, lane_model, mass)
     fits, next_record = np.zeros(LANES, np.int64), np.zeros(LANES, np.int64)
     offsets, exponents = np.zeros(LANES), np.zeros(LANES, np.int64)
 
@@ -216,25 +246,29 @@ def run(
                 store(theta_1, j, load(theta, j))
             store(state, LEVEL_2, load(state, LEVEL_1))
             store(state, LEVEL_1, load(state, LEVEL))
-            residual, evaluated = algorithms.step(
-                algorithm, sample, all_lanes, active | idle, lane_model, mass, load(state, UNIT),
-                theta_1, constants, sums, work, theta,
+            unit = load(state, UNIT)
+            at_row = em_map(problem, active | idle, unit, theta_1, constants, sums, work, theta)
+            store(state, AT_ROW, at_row)
+            residual, maps, likelihoods, armed = algorithms.step(
+                squarem, annealed, classification, problem, active, unit, theta_1, constants, sums,
+                work, own, theta, at_row,
             )  # fmt: skip
-            evaluations_1 = load(state, EVALUATIONS)
-            iterations = load(state, ITERATION) + splat(1.0)
             store(state, RESIDUAL, residual)
-            store(state, EVALUATIONS_1, evaluations_1)
-            store(state, EVALUATIONS, evaluations_1 + splat(float(evaluated)))
-            store(state, ITERATION, iterations)
+            for row, passes in ((MAPS, maps), (LIKELIHOODS, likelihoods)):
+                before = load(state, row)
+                store(state, row + MAPS_1 - MAPS, before)
+                store(state, row, before + passes)
+            store(state, ITERATION, load(state, ITERATION) + splat(1.0))
 
             for lane in range(used) if idle else range(0):
                 if not (idle >> lane) & 1:
                     continue
-                residuals[fits[lane]] = state[RESIDUAL + lane]
+                ends[fits[lane], MAP_RESIDUAL] = state[AT_ROW + lane]
                 if next_fit < n_fits:
                     _take(
-                        state, offsets, exponents, lane, points[next_fit // n_starts],
-                        starts[next_fit], masses, mass, model, all_lanes, x, theta, lane_model,
+                        state, trend, own, own_rows, offsets, exponents, lane,
+                        points[next_fit // n_starts], starts[next_fit], masses, mass, model,
+                        all_lanes, x, theta, lane_model,
                     )  # fmt: skip
                     fits[lane], next_record[lane] = next_fit, 0
                     next_fit += 1
@@ -243,20 +277,38 @@ def run(
             if not active:
                 break
 
-            em.set_constants(n_components, theta, constants)
-            density = em.accumulate(sample, n_components, theta, None, constants, sums, work)
-            if all_lanes:
-                em.add_lanes(n_components, sums)
-                density = lane_sum(density)
-            level = splat(LOG_2) * density - load(state, SHIFT)
+            density = e_step(problem, theta, constants, sums, work)
+            level, level_1 = splat(LOG_2) * density - load(state, SHIFT), load(state, LEVEL_1)
+            iterations = load(state, ITERATION)
+            if guarded is not None:
+                # Rounding alone is no fall.
+                slack = splat(ROUNDING) * absolute(level_1)
+                refused = (iterations > splat(0.0)) & ~(level >= level_1 - slack)
+                if active & bits(refused):
+                    residual = algorithms.refuse(
+                        squarem, n_components, refused, own, theta, load(state, RESIDUAL)
+                    )
+                    store(state, RESIDUAL, residual)
+                    density = e_step(problem, theta, constants, sums, work)
+                    level = splat(LOG_2) * density - load(state, SHIFT)
+                    likelihoods = load(state, LIKELIHOODS)
+                    wasted = select(refused, likelihoods + splat(1.0), likelihoods)
+                    store(state, LIKELIHOODS, wasted)
             store(state, LEVEL, level)
 
-            iterations, level_1 = load(state, ITERATION), load(state, LEVEL_1)
-            change = load(state, RESIDUAL)
-            fires_now = fires(
-                rule, tolerance, iterations, level, level_1, load(state, LEVEL_2), mass,
-                change, change,
-            )  # fmt: skip
+            residual = load(state, RESIDUAL)
+            observed_rate.watch(trend, residual)
+            change = residual
+            if rule == PARAMETER:
+                change = em.largest_change(n_components, theta, theta_1, load(state, UNIT))
+            value = criterion(
+                rule, iterations, level, level_1, load(state, LEVEL_2), mass, change, residual
+            )
+            met = (value <= splat(tolerance)) & armed
+            streak = select(met, load(state, STREAK) + splat(1.0), splat(0.0))
+            store(state, VALUE, value)
+            store(state, STREAK, streak)
+            fires_now = streak >= splat(patience)
             goes_on = sound(
                 n_components, theta, sums, load(state, UNIT), iterations, level, level_1,
                 model.scales, monotone, scale_floor, count_floor,
@@ -266,10 +318,10 @@ def run(
             attention = active & bits(fires_now | ~goes_on | at_end | is_due)
 
         idle, indices, values, size = _attend(
-            attention, fired, state, sums, theta, theta_1, fits, next_record, offsets, exponents,
-            starts, n_starts, model, monotone, max_iter, every, record, scale_floor, count_floor,
-            traced, outcomes, indices, values, size,
+            attention, fired, state, trend, sums, theta, theta_1, fits, next_record, offsets,
+            exponents, starts, n_starts, model, monotone, max_iter, every, record, scale_floor,
+            count_floor, traced, outcomes, ends, indices, values, size,
         )  # fmt: skip
         active &= ~idle
     hold(memory)
-    return outcomes, residuals, indices[:size], values[:size]
+    return outcomes, ends, indices[:size], values[:size]

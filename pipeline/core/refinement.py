@@ -12,10 +12,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.core.algorithms import Options
 from pipeline.core.compression import bin_points, levels, nodes_of
 from pipeline.core.evaluation import Mapping, evaluate
 from pipeline.core.fitting import (
     DEFAULT_DEGENERACY,
+    DEFAULT_OPTIONS,
     Fits,
     Schedule,
     Trace,
@@ -49,6 +51,7 @@ class Task(NamedTuple):
     algorithm: str
     schedule: Schedule
     degeneracy: Degeneracy = DEFAULT_DEGENERACY
+    options: Options = DEFAULT_OPTIONS
 
 
 def fit_compressed(
@@ -124,7 +127,7 @@ def _fit_sample(
         left = Parameters(*(part[None] for part in _rows(starts, pending)))
         exact = fit(
             points[None], np.ones(points.size), left, task.model, task.algorithm, task.schedule,
-            task.degeneracy, np.array([keep]),
+            task.degeneracy, task.options, np.array([keep]),
         )  # fmt: skip
         parts.append(exact)
         places.append(pending)
@@ -207,7 +210,7 @@ def _fit_nodes(
     batch = Parameters(*(part[None] for part in starts))
     return fit(
         nodes[None], masses, batch, task.model, task.algorithm, schedule, task.degeneracy,
-        all_lanes=True,
+        task.options, all_lanes=True,
     )  # fmt: skip
 
 

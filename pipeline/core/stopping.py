@@ -1,5 +1,7 @@
 """Stopping rules: when the iterations count as converged."""
 
+import math
+
 from pipeline.core.compilation import compiled
 from pipeline.core.vector import absolute, maximum, select, splat
 
@@ -23,9 +25,8 @@ STOPPING_RULES: dict[str, int] = {
 
 
 @compiled
-def fires(
+def criterion(
     rule,
-    tolerance,
     iteration,
     log_likelihood,
     log_likelihood_1,
@@ -34,13 +35,12 @@ def fires(
     change,
     residual,
 ):
-    """Return the lanes whose fits a rule stops at their ``iteration`` >= 1.
+    """Return what a rule compares with its tolerance: it fires where this is no larger.
 
     Parameters
     ----------
     rule : int
         One of ``STOPPING_RULES``.
-    tolerance : float
     iteration : vector
     log_likelihood, log_likelihood_1, log_likelihood_2 : vector
         L_t, L_(t-1) and L_(t-2); not-a-number where there is none.
@@ -51,30 +51,33 @@ def fires(
     residual : vector
         Largest |M(theta) - theta| in units, of the map evaluation that led to row t.
 
+    Returns
+    -------
+    vector
+        Not-a-number where there is nothing to compare: before iteration 1 (Aitken: 2).
+
     Notes
     -----
     Aitken: L_inf = L_(t-1) + (L_t - L_(t-1)) / (1 - a) with a the ratio of the last two increases
     (Boehning, Dietz, Schaub, Schlattmann & Lindsay 1994, "The distribution of the likelihood ratio
     for mixtures of densities from the one-parameter exponential family").
     """
-    bound = splat(tolerance)
-    begun = iteration >= splat(1.0)
+    one, none = splat(1.0), splat(math.nan)
+    begun = iteration >= one
     increase = log_likelihood - log_likelihood_1
     if rule == LOG_LIKELIHOOD_ABSOLUTE:
-        return begun & (absolute(increase) <= bound)
+        return select(begun, absolute(increase), none)
     if rule == MEAN_LOG_LIKELIHOOD_ABSOLUTE:
-        return begun & (absolute(increase) / splat(mass) <= bound)
+        return select(begun, absolute(increase) / splat(mass), none)
     if rule == LOG_LIKELIHOOD_RELATIVE:
-        size = maximum(absolute(log_likelihood), splat(1.0))
-        return begun & (absolute(increase) <= bound * size)
+        return select(begun, absolute(increase) / maximum(absolute(log_likelihood), one), none)
     if rule == PARAMETER:
-        return begun & (change <= bound)
+        return select(begun, change, none)
     if rule == MAP_RESIDUAL:
-        return begun & (residual <= bound)
+        return select(begun, residual, none)
     if rule == AITKEN:
-        one, zero = splat(1.0), splat(0.0)
         ratio = increase / (log_likelihood_1 - log_likelihood_2)
         limit = log_likelihood_1 + increase / (one - ratio)
-        limit = select(increase == zero, log_likelihood, limit)
-        return (iteration >= splat(2.0)) & (absolute(limit - log_likelihood) <= bound)
-    return iteration < iteration
+        limit = select(increase == splat(0.0), log_likelihood, limit)
+        return select(iteration > one, absolute(limit - log_likelihood), none)
+    return none

@@ -158,6 +158,7 @@ _operator(operator.invert, _unary(mask, mask, lambda builder, a: builder.not_(a)
 
 absolute = _unary(vector, vector, lambda builder, a: _library(builder, "llvm.fabs", a))
 root = _unary(vector, vector, lambda builder, a: _library(builder, "llvm.sqrt", a))
+rounded_down = _unary(vector, vector, lambda builder, a: _library(builder, "llvm.floor", a))
 # Bit i of the integer is lane i of the mask.
 bits = _unary(
     types.int64,
@@ -178,6 +179,13 @@ def _emit_maximum(builder, a, b):
 
 
 maximum = _binary(vector, vector, _emit_maximum)
+
+
+def _emit_minimum(builder, a, b):
+    return builder.select(builder.fcmp_ordered("<", a, b), a, b)
+
+
+minimum = _binary(vector, vector, _emit_minimum)
 
 
 def _emit_lane_sum(builder, a):
@@ -250,6 +258,16 @@ def rows(context, array, index):
         return builder.gep(builder.inttoptr(whole, data.type), [values[1]])
 
     return address(array, types.intp), codegen
+
+
+@operation
+def rows_from(context, place, index):
+    """Return the rows that begin at an element of rows."""
+
+    def codegen(context, builder, signature, values):
+        return builder.gep(values[0], [values[1]])
+
+    return address(place, types.intp), codegen
 
 
 @operation

@@ -8,7 +8,7 @@ from pipeline.core.fitting import Schedule, fit
 from pipeline.core.mixture import Parameters
 from pipeline.core.model import make_model
 from pipeline.core.outcomes import Outcome
-from pipeline.core.stopping import AITKEN, STOPPING_RULES, fires
+from pipeline.core.stopping import AITKEN, STOPPING_RULES, criterion
 from pipeline.core.vector import bits, splat
 
 N = 60
@@ -70,6 +70,36 @@ def test_a_rule_stops_at_the_first_row_that_meets_it(rule, tolerance, trace):
     assert fits.outcome[0] == Outcome.CONVERGED
     for part, whole in zip(fits.parameters, trace.parameters, strict=True):
         np.testing.assert_array_equal(part[0], whole[met[0] + 1])
+    expected = QUANTITIES[rule](trace)[met[0]]
+    assert fits.stop_value[0] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("patience", [1, 2, 5])
+@pytest.mark.parametrize("rule", STOPPING_RULES)
+def test_patience_is_how_many_times_in_a_row(rule, patience):
+    """On a trajectory whose steps first shrink, then grow, then shrink for good."""
+    start = Parameters(*(np.array([[part]]) for part in ([0.5, 0.5], [-0.01, 0.01], [2.0, 2.0])))
+    trace = fit(X, np.ones(N), start, make_model(2), "em", Schedule(700)).trace
+    tolerance = 2e-3
+    met = QUANTITIES[rule](trace) <= tolerance
+    streak = 0
+    expected = 700
+    for t, is_met in enumerate(met, 1):
+        streak = streak + 1 if is_met else 0
+        if streak == patience:
+            expected = t
+            break
+    schedule = Schedule(700, rule, tolerance, patience=patience)
+    fits = fit(X, np.ones(N), start, make_model(2), "em", schedule)
+    assert fits.n_iter[0] == expected
+
+
+def test_a_rule_that_never_fires_still_tells_its_value():
+    fits = fit(X, np.ones(N), START, make_model(2), "em", Schedule(50, "map_residual", 1e-12))
+    assert fits.outcome[0] == Outcome.MAX_ITER
+    assert fits.stop_value[0] == pytest.approx(changes(fits.trace)[-1], rel=1e-9)
+    never = fit(X, np.ones(N), START, make_model(2), "em", Schedule(50))
+    assert np.isnan(never.stop_value[0])
 
 
 def test_the_rules_stop_at_different_rows():
@@ -93,11 +123,11 @@ def test_mean_log_likelihood_divides_by_the_mass():
 
 @numba.njit
 def fires_in_lanes(rule, tolerance, iteration, now, before, two_before, mass, change):
-    fired = fires(
-        rule, tolerance, splat(iteration), splat(now), splat(before), splat(two_before), mass,
-        splat(change), splat(change),
+    value = criterion(
+        rule, splat(iteration), splat(now), splat(before), splat(two_before), mass, splat(change),
+        splat(change),
     )  # fmt: skip
-    return bits(fired)
+    return bits(value <= splat(tolerance))
 
 
 @pytest.mark.parametrize(

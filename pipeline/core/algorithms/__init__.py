@@ -1,0 +1,146 @@
+"""The algorithms: how a fit goes from one row of its trace to the next.
+
+Every step begins with M(theta), which the loop has made; an algorithm puts another iterate in its
+place. What a step costs is counted in passes over the sample: map evaluations (the sums of an
+E-step went into the iterate) and likelihood evaluations (they did not).
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from pipeline.core.algorithms import squared, tempered
+from pipeline.core.compilation import compiled
+from pipeline.core.vector import splat
+
+
+class Options(NamedTuple):
+    """The options of all algorithms and their defaults, as the compiled code reads them.
+
+    ``start`` and ``growth``: the first power of annealed responsibilities and the factor by which
+    an iteration raises it.
+    """
+
+    start: float = 0.5
+    growth: float = 1.1
+
+
+class Algorithm(NamedTuple):
+    """An algorithm as the loop knows it.
+
+    ``monotone``: whether its log-likelihood must not fall. ``guarded``: whether an iterate that
+    lowers it is refused, and the fallback of ``refuse`` taken. ``smooth``: whether its map is the
+    EM map in the end, smooth in the points, so that nodes may take their place and its fixed
+    points are those of EM. ``options``: the least and the
+    largest value of each of ``Options`` that it reads.
+    """
+
+    monotone: bool
+    guarded: bool
+    smooth: bool
+    description: str
+    options: Mapping[str, tuple[float, float]] = MappingProxyType({})
+
+
+ALGORITHMS: dict[str, Algorithm] = {
+    "em": Algorithm(True, False, True, "plain Expectation-Maximization (Dempster et al. 1977)"),
+    "squarem": Algorithm(
+        True, True, True, "squared iterative extrapolation (Varadhan & Roland 2008)"
+    ),
+    "annealed": Algorithm(
+        False,
+        False,
+        True,
+        "deterministic annealing (Ueda & Nakano 1998)",
+        {"start": (1e-3, 1.0), "growth": (1.001, 1e3)},
+    ),
+    "classification": Algorithm(False, False, False, "hard assignment (Celeux & Govaert 1992)"),
+}
+
+
+class Choice(NamedTuple):
+    """The algorithm as compiled code takes it: None but for the chosen one; all None: plain EM.
+
+    numba leaves out what is None: each algorithm has machine code of its own, made when it is
+    first used.
+    """
+
+    squarem: bool | None = None
+    annealed: Options | None = None
+    classification: bool | None = None
+
+
+def choice(algorithm: str, options: Options) -> Choice:
+    """Return the choice of one of ``ALGORITHMS``."""
+    values: dict[str, Any] = {
+        "em": Choice(),
+        "squarem": Choice(squarem=True),
+        "annealed": Choice(annealed=options),
+        "classification": Choice(classification=True),
+    }
+    return values[algorithm]
+
+
+@compiled
+def memory_rows(squarem, annealed, n_components):
+    """Return how many rows of eight an algorithm needs for itself."""
+    if squarem is not None:
+        return squared.memory_rows(n_components)
+    if annealed is not None:
+        return tempered.memory_rows(n_components)
+    return 0
+
+
+@compiled
+def step(
+    squarem, annealed, classification, problem, active, unit, theta, constants, sums, work, memory,
+    mapped, residual,
+):  # fmt: skip
+    """Put the next iterate of every lane in the place of M(theta).
+
+    Parameters
+    ----------
+    squarem, annealed, classification
+        See ``Choice``.
+    problem, active, unit, theta, constants, sums, work
+        See ``pipeline.core.em_map``.
+    memory : rows
+        The algorithm's own; all 0 in a lane that begins a fit.
+    mapped : rows, shape (3 * K * 8,)
+        M(theta); the next iterate.
+    residual : vector
+        max |M(theta) - theta| in units.
+
+    Returns
+    -------
+    residual : vector
+        The one of the last map evaluation.
+    map_evaluations, likelihood_evaluations : vector
+    armed : mask
+        Lanes that a stopping rule may stop.
+    """
+    one, zero = splat(1.0), splat(0.0)
+    maps, likelihoods, armed = one, zero, zero < one
+    if squarem is not None:
+        residual = squared.step(
+            problem, active, unit, theta, constants, sums, work, memory, mapped, residual
+        )
+        maps = splat(3.0)
+    if annealed is not None:
+        residual, likelihoods, armed = tempered.annealed(
+            annealed, problem, active, unit, theta, constants, sums, work, memory, mapped, residual
+        )
+    if classification is not None:
+        residual = tempered.classification(
+            problem, active, unit, theta, constants, sums, work, mapped
+        )
+        likelihoods = one
+    return residual, maps, likelihoods, armed
+
+
+@compiled
+def refuse(squarem, n_components, refused, memory, theta, residual):
+    """Put the fallback in the place of the iterate in the refused lanes; return the residual."""
+    if squarem is not None:
+        return squared.refuse(n_components, refused, memory, theta, residual)
+    return residual

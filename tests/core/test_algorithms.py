@@ -1,0 +1,252 @@
+"""The contract of every algorithm, and each one against its definition in plain numpy."""
+
+import numpy as np
+import pytest
+import scipy.stats
+from scipy.special import logsumexp
+
+from pipeline.core.algorithms import ALGORITHMS, Options
+from pipeline.core.fitting import Schedule, fit, taken
+from pipeline.core.mixture import Parameters
+from pipeline.core.model import make_model, project
+from pipeline.core.outcomes import DECREASE, Outcome
+from pipeline.core.random import key_from_hex
+from pipeline.core.sampling import draw
+from pipeline.core.starts import draw_starts
+
+KEY = key_from_hex("0f1e2d3c4b5a69788796a5b4c3d2e1f0")
+# True weights, means and scales.
+CASES = {
+    "notebook": ([0.5, 0.5], [0.0, 2.0], [2.0, 1.0]),
+    "touching": ([0.5, 0.5], [-1.0, 1.0], [1.0, 1.0]),
+    "three": ([0.3, 0.4, 0.3], [-3.0, 0.0, 3.0], [1.0, 1.0, 1.0]),
+}
+COLUMNS = (
+    "outcome", "n_iter", "map_evaluations", "likelihood_evaluations", "log_likelihood",
+    "map_residual", "stop_value", "rate_observed",
+)  # fmt: skip
+TIGHT = Schedule(100_000, "map_residual", 1e-10)
+
+every_algorithm = pytest.mark.parametrize("name", ALGORITHMS)
+every_monotone = pytest.mark.parametrize(
+    "name", [name for name, algorithm in ALGORITHMS.items() if algorithm.monotone]
+)
+every_case = pytest.mark.parametrize("case", CASES)
+
+
+def problem(case, n=1000, replicates=6, init="kmeans_pp"):
+    truth = Parameters(*(np.array(part, float) for part in CASES[case]))
+    points = draw(KEY, np.arange(replicates), n, *truth, "multinomial")
+    model = make_model(len(truth.means))
+    starts = draw_starts(init, points, model, truth, KEY, range(replicates), range(1))
+    return points, starts, model
+
+
+def run(points, starts, model, name, schedule, **options):
+    return fit(points, np.ones(points.shape[1]), starts, model, name, schedule, **options)
+
+
+def em_map(points, theta, power=1.0):
+    """Return M(theta), (3, K), and the log-likelihood at theta, by their formulas."""
+    weights, means, scales = theta
+    joint = np.log(weights) + scipy.stats.norm.logpdf(points[:, None], means, scales)
+    log_likelihood = logsumexp(joint, axis=1).sum()
+    if power == np.inf:
+        shares = (joint == joint.max(axis=1, keepdims=True)).astype(float)
+    else:
+        shares = np.exp(power * joint - logsumexp(power * joint, axis=1, keepdims=True))
+    counts = shares.sum(axis=0)
+    means = shares.T @ points / counts
+    scales = np.sqrt((shares * (points[:, None] - means) ** 2).sum(axis=0) / counts)
+    return np.array([counts / len(points), means, scales]), log_likelihood
+
+
+def squarem(points, theta, n_iter):
+    """Yield the iterates of SqS3 with the bound of Varadhan & Roland's program."""
+    bound = 1.0
+    yield theta
+    unit = 2.0 ** np.frexp(points.std())[1]
+    for _ in range(n_iter):
+        once, level = em_map(points, theta)
+        twice, _ = em_map(points, once)
+        # Lengths in the units that the lanes compute in.
+        scaled = np.array([1.0, 1 / unit, 1 / unit])[:, None]
+        r, v = once - theta, twice - 2 * once + theta
+        length = np.linalg.norm(scaled * r) / np.linalg.norm(scaled * v)
+        length = min(max(length, 1.0), bound)
+        reached = length >= bound
+        candidate = theta + 2 * length * r + length**2 * v
+        if np.any(candidate[[0, 2]] <= 0):
+            candidate = twice
+        new, _ = em_map(points, candidate)
+        if reached:
+            bound *= 4
+        if not em_map(points, new)[1] >= level:
+            new = twice
+            if reached:
+                bound = max(1.0, bound / 16)
+        theta = new
+        yield theta
+
+
+def annealed(points, theta, n_iter):
+    power = 0.5
+    yield theta
+    for _ in range(n_iter):
+        theta, _ = em_map(points, theta, power)
+        power = min(1.0, power * 1.1)
+        yield theta
+
+
+def classification(points, theta, n_iter):
+    yield theta
+    for _ in range(n_iter):
+        theta, _ = em_map(points, theta, np.inf)
+        yield theta
+
+
+def plain(points, theta, n_iter):
+    yield theta
+    for _ in range(n_iter):
+        theta, _ = em_map(points, theta)
+        yield theta
+
+
+DEFINITIONS = {
+    "em": plain,
+    "squarem": squarem,
+    "annealed": annealed,
+    "classification": classification,
+}
+
+
+@every_case
+@every_algorithm
+def test_iterates_are_those_of_the_definition(name, case):
+    n_iter = 12
+    points, starts, model = problem(case, replicates=2)
+    found = run(points, starts, model, name, Schedule(n_iter))
+    for replicate in range(2):
+        theta = np.array([part[replicate, 0] for part in starts])
+        rows = found.trace.fit == replicate
+        trace = Parameters(*(part[rows] for part in found.trace.parameters))
+        for t, expected in enumerate(DEFINITIONS[name](points[replicate], theta, n_iter)):
+            row = np.array([part[t] for part in trace])
+            np.testing.assert_allclose(row, expected, rtol=1e-8, atol=1e-8)
+            level = em_map(points[replicate], expected)[1]
+            assert found.trace.log_likelihood[rows][t] == pytest.approx(level, rel=1e-9)
+
+
+@every_case
+@every_monotone
+def test_reaches_the_optimum_of_plain_em(name, case):
+    points, starts, model = problem(case)
+    expected = run(points, starts, model, "em", TIGHT)
+    found = run(points, starts, model, name, TIGHT)
+    assert (found.outcome == Outcome.CONVERGED).all()
+    assert (found.map_residual < 1e-8).all()
+    np.testing.assert_allclose(found.log_likelihood, expected.log_likelihood, rtol=1e-12)
+    for part, other in zip(found.parameters, expected.parameters, strict=True):
+        np.testing.assert_allclose(part, other, atol=1e-6)
+
+
+@every_case
+@every_monotone
+def test_the_log_likelihood_never_falls(name, case):
+    points, starts, model = problem(case, n=60, replicates=40, init="random_points")
+    found = run(points, starts, model, name, Schedule(300))
+    assert not (found.outcome == Outcome.LOG_LIKELIHOOD_DECREASED).any()
+    same = np.diff(found.trace.fit) == 0
+    level = found.trace.log_likelihood
+    fall = -np.diff(level)[same] / np.maximum(1, np.abs(level[1:][same]))
+    assert np.nanmax(fall) <= DECREASE / 100
+
+
+@every_algorithm
+def test_a_fit_depends_on_its_own_sample_and_start_only(name):
+    points, starts, model = problem("three", n=50, replicates=13)
+    every = run(points, starts, model, name, Schedule(60, "map_residual", 1e-9))
+    for r in (0, 5, 12):
+        alone = Parameters(*(part[r : r + 1] for part in starts))
+        found = run(points[r : r + 1], alone, model, name, Schedule(60, "map_residual", 1e-9))
+        expected = taken(every, np.arange(13) == r)
+        for part, other in zip(found.trace.parameters, expected.trace.parameters, strict=True):
+            np.testing.assert_array_equal(part, other)
+        for column in COLUMNS:
+            np.testing.assert_array_equal(getattr(found, column), getattr(expected, column))
+
+
+@every_algorithm
+def test_one_fit_in_all_lanes_is_the_fit_in_one(name):
+    points, starts, model = problem("notebook", n=300, replicates=1)
+    lane = run(points, starts, model, name, Schedule(15))
+    lanes = run(points, starts, model, name, Schedule(15), all_lanes=True)
+    for part, other in zip(lane.trace.parameters, lanes.trace.parameters, strict=True):
+        np.testing.assert_allclose(part, other, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("equal",), ("free", "free", "shared"), ("free", "free", 1.5), ("equal", "symmetric", 1.0)],
+)
+@every_algorithm
+def test_iterates_stay_in_the_model(name, arguments):
+    points, starts, _ = problem("touching", n=200)
+    model = make_model(2, *arguments)
+    found = run(points, project(model, starts), model, name, Schedule(40))
+    for part, projected in zip(
+        found.trace.parameters, project(model, found.trace.parameters), strict=True
+    ):
+        np.testing.assert_allclose(part, projected, rtol=1e-12, atol=1e-12)
+
+
+@every_algorithm
+def test_every_pass_over_the_sample_is_counted(name):
+    points, starts, model = problem("notebook", replicates=3)
+    found = run(points, starts, model, name, Schedule(20))
+    maps = {"em": 20, "squarem": 60, "annealed": 20, "classification": 20}[name]
+    assert (found.map_evaluations == maps).all()
+    # Annealed: 0.5 * 1.1^8 is the first power above 1.
+    likelihoods = {"em": 0, "annealed": 8, "classification": 20}.get(name)
+    if likelihoods is not None:
+        assert (found.likelihood_evaluations == likelihoods).all()
+
+
+def test_squarem_saves_seven_map_evaluations_of_eight():
+    points, starts, model = problem("notebook", replicates=25)
+    plain_em = run(points, starts, model, "em", TIGHT)
+    squared = run(points, starts, model, "squarem", TIGHT)
+    passes = squared.map_evaluations + squared.likelihood_evaluations
+    assert np.median(plain_em.map_evaluations / passes) >= 7
+
+
+def test_squarem_ends_on_hard_samples():
+    """Three components on a sample of one: a relaxed safeguard can cycle for ever."""
+    generator = np.random.default_rng(5)
+    points = generator.normal(size=(40, 150))
+    model = make_model(3)
+    starts = draw_starts("random_points", points, model, None, KEY, range(40), range(1))
+    found = run(points, starts, model, "squarem", Schedule(20_000, "map_residual", 1e-9))
+    assert not (found.outcome == Outcome.MAX_ITER).any()
+
+
+def test_no_rule_stops_a_fit_while_it_is_annealed():
+    """Equal components are a fixed point of every power."""
+    points = np.random.default_rng(2).normal(size=(1, 400))
+    start = Parameters(np.full((1, 1, 2), 0.5), np.full((1, 1, 2), 0.2), np.ones((1, 1, 2)))
+    schedule = Schedule(100, "map_residual", 1e-3)
+    options = Options(start=0.1, growth=1.5)
+    found = run(points, start, make_model(2), "annealed", schedule, options=options)
+    # 0.1 * 1.5^6 is the first power above 1: iteration 7 is the first of plain EM.
+    assert found.n_iter[0] == 7
+
+
+@every_algorithm
+def test_the_map_residual_is_that_of_the_em_map(name):
+    points, starts, model = problem("notebook", replicates=2)
+    found = run(points, starts, model, name, Schedule(10))
+    for r in range(2):
+        theta = np.array([part[r] for part in found.parameters])
+        change = np.abs(em_map(points[r], theta)[0] - theta)
+        change[1:] /= points[r].std()
+        assert found.map_residual[r] == pytest.approx(change.max(), rel=1e-6)
