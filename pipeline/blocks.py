@@ -5,6 +5,7 @@ import logging
 import numpy as np
 import pyarrow as pa
 
+from pipeline.config import init_options
 from pipeline.core.evaluation import Mapping
 from pipeline.core.fitting import (
     Degeneracy,
@@ -122,7 +123,7 @@ def _fits(
     mapping: Mapping,
 ) -> Fits:
     config, schedule = plan.config, plan.config["schedule"]
-    init = config["init"][cell.init]["method"]
+    init, options = config["init"][cell.init]["method"], init_options(config["init"][cell.init])
     key = key_from_hex(cell.start_key)
     kept = schedule["record_replicates"]
     traced = np.full(len(replicates), True) if kept == "all" else replicates < kept
@@ -139,9 +140,9 @@ def _fits(
     )
     if points is None:
         assert truth is not None and cell.node_tolerance is not None, "a population is a mixture"
-        theta = draw_population_starts(init, task.model, truth, key, starts)
+        theta = draw_population_starts(init, task.model, truth, key, starts, options)
         return fit_population(truth, theta, task, cell.node_tolerance, traced)
-    theta = draw_starts(init, points, task.model, truth, key, replicates, starts)
+    theta = draw_starts(init, points, task.model, truth, key, replicates, starts, options)
     if cell.node_tolerance is not None:
         return fit_compressed(points, theta, task, cell.node_tolerance, traced, mapping)
     return fit(points, np.ones(points.shape[1]), theta, *task, traced)

@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pipeline.core.algorithms import ALGORITHMS
 from pipeline.core.model import make_model
 from pipeline.core.sampling import ALLOCATIONS
-from pipeline.core.starts import INITS
+from pipeline.core.starts import INITS, complete_options
 from pipeline.core.stopping import STOPPING_RULES
 from pipeline.errors import InputError
 from pipeline.schema import Config
@@ -67,7 +67,22 @@ def checked(composed: DictConfig, experiment: Any) -> dict[str, Any]:
     assert isinstance(config, dict)
     result = {"experiment": experiment} | {str(key): value for key, value in config.items()}
     check(result)
+    result["init"] = {name: _complete_init(name, init) for name, init in result["init"].items()}
     return result
+
+
+def init_options(init: dict[str, Any]) -> dict[str, Any]:
+    """Return the options beside an init's method."""
+    return {key: value for key, value in init.items() if key != "method"}
+
+
+def _complete_init(name: str, init: dict[str, Any]) -> dict[str, Any]:
+    """Return an init with all the options that its method has and no other key."""
+    try:
+        options = complete_options(init["method"], init_options(init))
+    except ValueError as error:
+        raise InputError(f"init.{name}.{_one_line(str(error))}") from error
+    return {"method": init["method"]} | options
 
 
 def _one_line(text: str) -> str:
