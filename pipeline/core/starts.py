@@ -1,7 +1,7 @@
 """Starts: row 0 of every fit, as members of the model, by any of the registered inits."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -125,10 +125,11 @@ def draw_population_starts(
     def quantiles(levels: NDArray[np.float64]) -> NDArray[np.float64]:
         return mixture_quantiles(truth, levels)[None, :]
 
+    # Found once for all starts, and only where they are wanted.
+    limits = cache(partial(quantiles, POPULATION_LIMITS))
     parts = []
     for start in np.asarray(starts, np.int64):
         points = sampling.draw(points_key, [start], POPULATION_POINTS, *truth, "multinomial")
-        limits = partial(quantiles, POPULATION_LIMITS)
         parts.append(
             _drawn(
                 name, points, scales, quantiles, limits, model, truth, key, [0], [start], options

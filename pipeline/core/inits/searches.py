@@ -7,8 +7,7 @@ from pipeline.core.inits.points import distinct_points
 from pipeline.core.inits.registry import Draw, init, integer
 from pipeline.core.mixture import Parameters
 from pipeline.core.model import project
-from pipeline.core.outcomes import CONVERGED, MAX_ITER
-from pipeline.core.random import uniforms
+from pipeline.core.outcomes import MAX_ITER
 
 # Short runs at a time: what bounds the memory.
 MOST_RUNS = 1 << 15
@@ -40,16 +39,21 @@ def short_runs(draw: Draw) -> Parameters:
 
 def _best_runs(draw: Draw, replicates: slice, starts: slice) -> Parameters:
     """Return the ends of the best runs of some replicates (R) and starts (S), (R, S, K)."""
-    points, streams = draw.points[replicates], draw.streams[replicates, starts]
+    draw = draw._replace(
+        points=draw.points[replicates],
+        scales=draw.scales[replicates],
+        streams=draw.streams[replicates, starts],
+    )
     runs, iterations = draw.options["runs"], draw.options["iterations"]
-    shape = (*streams.shape[:2], runs, draw.n_components)
-    uniform = uniforms(draw.key, streams.reshape(-1, 2), runs * draw.n_components)
-    means = distinct_points(points, uniform.reshape(len(points), -1, draw.n_components))
-    around = draw._replace(scales=draw.scales[replicates]).around(means)
-    first = project(draw.model, Parameters(*(np.broadcast_to(p, means.shape) for p in around)))
+    shape = (*draw.streams.shape[:2], runs, draw.n_components)
+    uniform = draw.uniforms(runs * draw.n_components)
+    means = distinct_points(draw.points, uniform.reshape(shape[0], -1, draw.n_components))
+    first = Parameters(*(np.broadcast_to(part, means.shape) for part in draw.around(means)))
+    first = project(draw.model, first)
     schedule = Schedule(iterations, record=np.zeros(1, np.int64))
-    fits = fit(points, np.ones(points.shape[1]), first, draw.model, "em", schedule)
-    sound = np.isin(fits.outcome, (CONVERGED, MAX_ITER)).reshape(shape[:3])
+    fits = fit(draw.points, np.ones(draw.points.shape[1]), first, draw.model, "em", schedule)
+    # Without a stopping rule, nothing else ends a run that is sound.
+    sound = np.equal(fits.outcome, MAX_ITER).reshape(shape[:3])
     value = np.where(sound, fits.log_likelihood.reshape(shape[:3]), -np.inf)
     best = np.argmax(value, axis=2)[..., None, None]
     any_sound = np.any(sound, axis=2)[..., None]
