@@ -5,6 +5,7 @@ import logging
 import numpy as np
 import pyarrow as pa
 
+from pipeline.config import method_and_options
 from pipeline.core.algorithms import Options
 from pipeline.core.evaluation import Mapping
 from pipeline.core.fitting import (
@@ -22,7 +23,7 @@ from pipeline.core.outcomes import Outcome
 from pipeline.core.random import key_from_hex
 from pipeline.core.refinement import Task, fit_compressed, fit_population, log_likelihoods
 from pipeline.core.starts import draw_population_starts, draw_starts
-from pipeline.plan import Cell, Plan, given
+from pipeline.plan import Cell, Plan
 from pipeline.store import Block
 from pipeline.tables import OUTCOMES, parameter_columns
 
@@ -124,14 +125,14 @@ def _fits(
     mapping: Mapping,
 ) -> Fits:
     config, schedule = plan.config, plan.config["schedule"]
-    init = config["init"][cell.init]["method"]
-    algorithm = given(config["algorithm"][cell.algorithm])
+    init, options = method_and_options(config["init"][cell.init])
+    algorithm, settings = method_and_options(config["algorithm"][cell.algorithm])
     key = key_from_hex(cell.start_key)
     kept = schedule["record_replicates"]
     traced = np.full(len(replicates), True) if kept == "all" else replicates < kept
     task = Task(
         cell_model(plan, cell),
-        algorithm["method"],
+        algorithm,
         Schedule(
             max_iter=schedule["max_iter"],
             rule=schedule["stop"]["rule"],
@@ -140,13 +141,13 @@ def _fits(
             patience=schedule["stop"]["patience"],
         ),
         Degeneracy(**config["degeneracy"]),
-        Options(**{key: value for key, value in algorithm.items() if key != "method"}),
+        Options(**settings),
     )
     if points is None:
         assert truth is not None and cell.node_tolerance is not None, "a population is a mixture"
-        theta = draw_population_starts(init, task.model, truth, key, starts)
+        theta = draw_population_starts(init, task.model, truth, key, starts, options)
         return fit_population(truth, theta, task, cell.node_tolerance, traced)
-    theta = draw_starts(init, points, task.model, truth, key, replicates, starts)
+    theta = draw_starts(init, points, task.model, truth, key, replicates, starts, options)
     if cell.node_tolerance is not None:
         return fit_compressed(points, theta, task, cell.node_tolerance, traced, mapping)
     return fit(points, np.ones(points.shape[1]), theta, *task, traced)

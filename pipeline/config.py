@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,10 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pipeline.core.algorithms import ALGORITHMS
+from pipeline.core.algorithms import ALGORITHMS, complete_settings
 from pipeline.core.model import make_model
 from pipeline.core.sampling import ALLOCATIONS
-from pipeline.core.starts import INITS
+from pipeline.core.starts import INITS, complete_options
 from pipeline.core.stopping import STOPPING_RULES
 from pipeline.errors import InputError
 from pipeline.schema import Config
@@ -67,7 +67,30 @@ def checked(composed: DictConfig, experiment: Any) -> dict[str, Any]:
     assert isinstance(config, dict)
     result = {"experiment": experiment} | {str(key): value for key, value in config.items()}
     check(result)
+    for factor, complete in (("init", complete_options), ("algorithm", complete_settings)):
+        result[factor] = {
+            name: _completed(f"{factor}.{name}", entry, complete)
+            for name, entry in result[factor].items()
+        }
     return result
+
+
+def method_and_options(entry: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return an init's or algorithm's method and the options beside it."""
+    return entry["method"], {key: value for key, value in entry.items() if key != "method"}
+
+
+def _completed(
+    key: str,
+    entry: dict[str, Any],
+    complete: Callable[[str, dict[str, Any]], dict[str, Any]],
+) -> dict[str, Any]:
+    """Return an init or algorithm with all the options that its method has and no other key."""
+    method, options = method_and_options(entry)
+    try:
+        return {"method": method} | complete(method, options)
+    except ValueError as error:
+        raise InputError(f"{key}.{_one_line(str(error))}") from error
 
 
 def _one_line(text: str) -> str:
@@ -187,7 +210,7 @@ def check(config: dict[str, Any]) -> None:
     for name, init in config["init"].items():
         _choice(f"init.{name}.method", init["method"], INITS)
     for name, algorithm in config["algorithm"].items():
-        _check_algorithm(f"algorithm.{name}", algorithm)
+        _choice(f"algorithm.{name}.method", algorithm["method"], ALGORITHMS)
     if not config["mixture"] and not config["observed"]:
         _refuse("mixture", [], "at least one mixture, or observed data")
     shared = set(config["mixture"]) & set(config["observed"])
@@ -253,18 +276,6 @@ def check_model_of_size(key: str, model: dict[str, Any], n_components: int) -> N
         make_model(n_components, model["weights"], model["means"], model["scales"])
     except (ValueError, TypeError) as error:
         raise InputError(f"{key}: {_one_line(str(error))}") from error
-
-
-def _check_algorithm(key: str, algorithm: dict[str, Any]) -> None:
-    _choice(f"{key}.method", algorithm["method"], ALGORITHMS)
-    options = ALGORITHMS[algorithm["method"]].options
-    for name, value in algorithm.items():
-        if name == "method" or value is None:
-            continue
-        if name not in options:
-            allowed = ", ".join(options) or "no option"
-            _refuse(f"{key}.{name}", value, f"{allowed} with method {algorithm['method']}")
-        _between(f"{key}.{name}", value, *options[name])
 
 
 def _check_sizes(config: dict[str, Any]) -> None:

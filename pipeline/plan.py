@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import yaml
 
-from pipeline.config import check_model_of_size
+from pipeline.config import MOST_STARTS, check_model_of_size, method_and_options
 from pipeline.core import source_hash
 from pipeline.core.algorithms import ALGORITHMS
 from pipeline.core.mixture import Parameters
+from pipeline.core.model import make_model
 from pipeline.core.refinement import FEWEST_POINTS
-from pipeline.core.starts import INITS
+from pipeline.core.starts import INITS, check_options, number_of_starts
 from pipeline.errors import InputError
 from pipeline.files import write_text
 from pipeline.observed import observed_key, read_observed
@@ -209,12 +210,13 @@ def _cells(
     )
     for data, model, init, algorithm in grid:
         n_components = _n_components(config, data, model)
-        _check_init(config, data, model, init, n_components)
-        method = config["init"][init]["method"]
-        one_start = INITS[method].deterministic and config["starts"] > 1
-        remark = f"init {init}: one start (it is deterministic)"
-        if one_start and remark not in remarks:
-            remarks.append(remark)
+        starts = _n_starts(config, data, model, init, n_components)
+        if starts != config["starts"]:
+            made = "one start (it is deterministic)"
+            if starts > 1:
+                made = f"{starts} starts for {n_components} components (the points of its lattice)"
+            if (remark := f"init {init}: {made}") not in remarks:
+                remarks.append(remark)
         numbers = [
             n_components,
             *(config["model"][model][p] for p in ("weights", "means", "scales")),
@@ -226,7 +228,7 @@ def _cells(
             data.key,
             numbers,
             start_key,
-            given(config["algorithm"][algorithm]),
+            config["algorithm"][algorithm],
             schedule,
             config["degeneracy"],
             tolerance,
@@ -243,7 +245,7 @@ def _cells(
             algorithm=algorithm,
             n_components=n_components,
             replicates=data.replicates,
-            starts=1 if one_start else config["starts"],
+            starts=starts,
             start_key=start_key,
             content=digest(content),
             node_tolerance=tolerance,
@@ -261,11 +263,6 @@ def _tolerance(config: dict[str, Any], data: DataSet, algorithm: str) -> float |
         )
     compressed = config["compression"] == "auto" and data.sample_size >= FEWEST_POINTS
     return config["compression_tolerance"] if population or (compressed and smooth) else None
-
-
-def given(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings that are not left to their defaults."""
-    return {key: value for key, value in settings.items() if value is not None}
 
 
 def _wanted(
@@ -302,7 +299,28 @@ def _n_components(config: dict[str, Any], data: DataSet, model: str) -> int:
     return int(n_components)
 
 
-def _check_init(
+def _n_starts(
+    config: dict[str, Any], data: DataSet, model: str, init: str, n_components: int
+) -> int:
+    """Return how many starts an init makes for a replicate; refuse what it cannot start."""
+    _check_truth(config, data, model, init, n_components)
+    settings = config["model"][model]
+    made = make_model(n_components, settings["weights"], settings["means"], settings["scales"])
+    method, options = method_and_options(config["init"][init])
+    try:
+        check_options(method, options, made)
+    except ValueError as error:
+        raise InputError(f"init.{init}.{error} ({model} with {data.id})") from error
+    starts = number_of_starts(method, options, made, config["starts"])
+    if starts > MOST_STARTS:
+        raise InputError(
+            f"init.{init}: got more than {MOST_STARTS} starts for the {n_components} components of "
+            f"model {model} with {data.id}; allowed: fewer points of its lattice"
+        )
+    return starts
+
+
+def _check_truth(
     config: dict[str, Any], data: DataSet, model: str, init: str, n_components: int
 ) -> None:
     if not INITS[config["init"][init]["method"]].needs_truth:

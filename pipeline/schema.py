@@ -38,9 +38,18 @@ class Model:
 
 @dataclass
 class Init:
-    """How row 0 is chosen: the name of a registered init."""
+    """How row 0 is chosen: the name of a registered init, and the options that it has."""
 
     method: str = MISSING
+    size: float | None = None
+    iterations: int | None = None
+    runs: int | None = None
+    points: int | None = None
+    low: float | None = None
+    high: float | None = None
+    weights: list[float] | None = None
+    means: list[float] | None = None
+    scales: list[float] | None = None
 
 
 @dataclass

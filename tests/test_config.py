@@ -8,10 +8,11 @@ import yaml
 
 from pipeline.__main__ import main
 from pipeline.config import CONF, FACTORS, compose
-from pipeline.core.algorithms import ALGORITHMS
+from pipeline.core.algorithms import ALGORITHMS, Options
 from pipeline.core.starts import INITS
 from pipeline.errors import InputError
 from pipeline.plan import make_plan
+from pipeline.schema import Init
 from pipeline.stages import exit_status
 
 FILES = sorted(path for path in CONF.rglob("*.yaml") if path.parent != CONF)
@@ -38,13 +39,40 @@ def test_every_file_says_what_it_is(path: Path):
     assert described, f"{path} needs a first comment line or a source"
 
 
+def defaults(algorithm):
+    return {name: Options._field_defaults[name] for name in algorithm.options}
+
+
 def test_whatever_is_registered_has_a_file():
-    for group, registered in (("init", INITS), ("algorithm", ALGORITHMS)):
-        for name in registered:
-            content = yaml.safe_load((CONF / group / f"{name}.yaml").read_text())
-            assert list(content) == [name]
-            assert content[name].pop("method") == name
-            assert set(content[name]) == set(getattr(registered[name], "options", ()))
+    for name, algorithm in ALGORITHMS.items():
+        content = yaml.safe_load((CONF / "algorithm" / f"{name}.yaml").read_text())
+        assert content == {name: {"method": name} | defaults(algorithm)}
+    for name, init in INITS.items():
+        content = yaml.safe_load((CONF / "init" / f"{name}.yaml").read_text())
+        # What has no default is an example in the file.
+        options = {
+            key: option.default if option.accepts(option.default) else content[name][key]
+            for key, option in init.options.items()
+        }
+        assert content == {name: {"method": name} | options}
+
+
+def test_the_schema_knows_the_options_of_every_init():
+    options = {key for init in INITS.values() for key in init.options}
+    assert set(Init.__dataclass_fields__) == {"method"} | options
+
+
+def test_an_init_has_the_options_of_its_method_and_no_other_key():
+    config = compose(["init=[notebook,kmeans,grid]", "init.kmeans.iterations=7"])
+    assert config["init"] == {
+        "notebook": {"method": "notebook"},
+        "kmeans": {"method": "kmeans", "iterations": 7},
+        "grid": {"method": "grid", "points": 10, "low": None, "high": None},
+    }
+    config = compose(["init=[]", "+init.mine={method: perturbed_truth, size: 1}"])
+    assert config["init"] == {"mine": {"method": "perturbed_truth", "size": 1.0}}
+    config = compose(["init=[]", "+init.mine={method: short_runs, runs: 3}"])
+    assert config["init"] == {"mine": {"method": "short_runs", "runs": 3, "iterations": 5}}
 
 
 def test_a_grid_of_mixtures_in_one_go():
@@ -155,6 +183,58 @@ BAD = {
     "components zero": (["model.notebook.n_components=0"], "model.notebook.n_components"),
     "truth of another size": (["init=[truth]", "model.notebook.n_components=3"], "init"),
     "init calls nothing": (["+init.bad={method: os.system}"], "init.bad.method"),
+    "init without a method": (["+init.bad={size: 1}"], "init.bad.method"),
+    "option that no init has": (["+init.kmeans_pp={power: 2}"], "init.kmeans_pp.power"),
+    "option of another init": (["+init.notebook.size=1"], "init.notebook.size"),
+    "option of another init, its name told": (
+        ["+init.bad={method: kmeans, runs: 3}"],
+        "kmeans has the options iterations",
+    ),
+    "size zero of a perturbation": (
+        ["init=[perturbed_truth]", "init.perturbed_truth.size=0"],
+        "init.perturbed_truth.size",
+    ),
+    "size of a perturbation not a number": (
+        ["init=[perturbed_truth]", "init.perturbed_truth.size=nan"],
+        "init.perturbed_truth.size",
+    ),
+    "no iterations of k-means": (["init=[kmeans]", "init.kmeans.iterations=0"], "iterations"),
+    "fractional iterations": (["init=[kmeans]", "init.kmeans.iterations=1.5"], "iterations"),
+    "runs as truth value": (["init=[short_runs]", "init.short_runs.runs=true"], "short_runs.runs"),
+    "too many runs": (["init=[short_runs]", "init.short_runs.runs=1001"], "short_runs.runs"),
+    "a lattice of one point": (["init=[grid]", "init.grid.points=1"], "init.grid.points"),
+    "a lattice beyond reason": (["init=[grid]", "init.grid.points=1001"], "init.grid"),
+    "a lattice beyond all reason": (
+        [
+            "init=[grid]",
+            "init.grid.points=1000000",
+            "model.notebook.n_components=999",
+            "sample_sizes=[1000]",
+        ],
+        "init.grid",
+    ),
+    "a lattice from high to low": (
+        ["init=[grid]", "init.grid.low=3", "init.grid.high=3"],
+        "init.grid.low",
+    ),
+    "a lattice from nowhere": (["init=[grid]", "init.grid.low=-inf"], "init.grid.low"),
+    "start of another size": (
+        ["init=[explicit]", "init.explicit.means=[0,1,2]"],
+        "init.explicit.means",
+    ),
+    "start's weights off one": (["init=[explicit]", "init.explicit.weights=[0.5,0.6]"], "weights"),
+    "start's weight zero": (["init=[explicit]", "init.explicit.weights=[0,1]"], "weights"),
+    "start's scale negative": (["init=[explicit]", "init.explicit.scales=[1,-1]"], "scales"),
+    "start's means a number": (["init=[explicit]", "init.explicit.means=5"], "init.explicit.means"),
+    "start's means text": (["init=[explicit]", "init.explicit.means=[a,b]"], "init.explicit.means"),
+    "start without scales": (
+        ["+init.mine={method: explicit, weights: [0.5,0.5], means: [0,1]}"],
+        "init.mine.scales",
+    ),
+    "perturbed truth of another size": (
+        ["init=[perturbed_truth]", "model.notebook.n_components=3"],
+        "init",
+    ),
     "algorithm calls nothing": (["+algorithm.bad={method: eval}"], "algorithm.bad.method"),
     "option of another method": (
         ["+algorithm.bad={method: em, growth: 2}"],
@@ -278,3 +358,12 @@ def test_observed_data_need_the_number_of_components(workspace):
     (workspace / "my.csv").write_text("x\n1\n2\n5\n")
     with pytest.raises(InputError, match="n_components"):
         make_plan(compose(["mixture=[]", "+observed.mine={path: my.csv, column: x}"]))
+
+
+@pytest.mark.parametrize("name", [name for name, init in INITS.items() if init.needs_truth])
+def test_observed_data_have_no_truth_to_start_from(name, workspace):
+    (workspace / "my.csv").write_text("x\n1\n2\n5\n")
+    observed = "+observed.mine={path: my.csv, column: x}"
+    settings = ["mixture=[]", observed, "model.notebook.n_components=2", f"init=[{name}]"]
+    with pytest.raises(InputError, match=f"init: {name} needs a known truth"):
+        make_plan(compose(settings))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import compose
+from pipeline.core.starts import INITS
 from pipeline.core.stopping import STOPPING_RULES
 from pipeline.plan import make_plan
 from pipeline.statistics import convergence, derived
@@ -65,6 +66,14 @@ def test_every_column_is_explained():
         assert f"`{base}`" in REFERENCE, name
     for name in (*OUTCOMES, *STOPPING_RULES):
         assert f"`{name}`" in REFERENCE
+
+
+@pytest.mark.parametrize("name", INITS)
+def test_every_init_is_explained_with_its_options(name):
+    (row,) = [line for line in REFERENCE.splitlines() if line.startswith(f"| `{name}` | ")]
+    for key, option in INITS[name].options.items():
+        assert f"`{key}`" in row
+        assert option.default is None or str(option.default) in row
 
 
 @pytest.mark.parametrize("name", [path.name for path in (ROOT / "docs").glob("*.md")])

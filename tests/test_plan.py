@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.config import compose
 from pipeline.errors import InputError
-from pipeline.plan import make_plan, read_plan, write_plan
+from pipeline.plan import digest, make_plan, read_plan, write_plan
 
 BASE = ("experiment=convergence", "mixture=[overlap_low]", "sample_sizes=[50]", "init=[quantiles]")
 
@@ -120,6 +120,37 @@ def test_common_random_numbers():
     assert len({cell.start_key for cell in plan.cells}) == 4
     faster = plan_of("schedule.max_iter=3", "degeneracy.scale=1e-3")
     assert faster.cells[0].start_key == plan_of().cells[0].start_key
+
+
+def test_options_of_an_init_change_what_depends_on_them_alone():
+    """And the identity of a start without options is that of its method's name."""
+    cell = only_cell()
+    numbers = [2, "free", "free", "free"]
+    data = plan_of().data_sets[0]
+    seed = plan_of().config["seed"]
+    assert (
+        cell.start_key == digest(["start", seed, data.key, {"method": "quantiles"}, numbers])[:32]
+    )
+    given = only_cell("init=[kmeans]", "init.kmeans.iterations=100")
+    assert given == only_cell("init=[kmeans]", "init.kmeans.iterations=null")
+    assert given == only_cell("init=[]", "+init.kmeans={method: kmeans}")
+    other = only_cell("init=[kmeans]", "init.kmeans.iterations=99")
+    assert given.start_key != other.start_key
+    assert given.content != other.content
+    # A number is the same however it is written.
+    whole = "+init.mine={method: explicit, weights: [0.5,0.5], means: [0,1], scales: [1,2]}"
+    assert only_cell("init=[]", whole) == only_cell("init=[]", whole.replace("[0,1]", "[0.0,1.0]"))
+
+
+def test_a_lattice_has_a_start_for_each_of_its_points():
+    plan, remarks = make_plan(compose([*BASE, "init=[grid,kmeans]", "starts=3"]))
+    assert {cell.init: cell.starts for cell in plan.cells} == {"grid": 100, "kmeans": 3}
+    assert "init grid: 100 starts for 2 components (the points of its lattice)" in remarks
+    assert only_cell("init=[grid]", "init.grid.points=7").starts == 49
+    three = only_cell("init=[grid]", "mixture=[marron_wand_09_trimodal]")
+    assert three.starts == 1000
+    symmetric = only_cell("init=[grid]", "model=[symmetric]")
+    assert symmetric.starts == 10
 
 
 def test_a_mixture_under_another_name_draws_the_same_sample():

@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
 from pipeline.__main__ import main as run
+from pipeline.core.starts import INITS
 from pipeline.errors import InputError
 from pipeline.replay import main
 
@@ -44,6 +47,27 @@ def test_nodes_in_the_place_of_points_are_replayed(workspace, capsys, size):
     name = f"overlap_high-free-n{size}-random_points-em-r0-s1"
     assert main(["experiment=convergence", f"fit_id={name}"]) == 0
     assert "equal to the recorded fit, bit by bit" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("size", ["40", "inf"])
+def test_a_study_of_every_init_is_replayed(workspace, capsys, size):
+    options = ["init.grid.points=3", "init.grid.low=-1", "init.grid.high=3"]
+    options += ["init.explicit.means=[-2,5]", "init.short_runs.runs=2"]
+    inits = f"init=[{','.join(INITS)}]"
+    settings = [f"sample_sizes=[{size}]", "replicates=2", "schedule.max_iter=20", inits, *options]
+    run([*STUDY, *settings])
+    for init in INITS:
+        start = 0 if init in ("quantiles", "truth", "explicit") else 1
+        name = f"overlap_high-free-n{size}-{init}-em-r0-s{start}"
+        assert main(["experiment=convergence", f"fit_id={name}"]) == 0
+        assert "equal to the recorded fit, bit by bit" in capsys.readouterr().out
+    traces = pd.read_parquet("results/convergence/traces")
+    row_0 = traces[(traces["iteration"] == 0) & (traces["replicate"] == 0)]
+    of_init = {init: row_0[row_0["cell"].str.contains(f"-{init}-em")] for init in INITS}
+    np.testing.assert_array_equal(np.sort(of_init["explicit"][["mean_0", "mean_1"]]), [[-2, 5]])
+    lattice = of_init["grid"][["mean_0", "mean_1"]].to_numpy()
+    assert len(lattice) == 9
+    assert set(lattice.ravel()) == {-1.0, 1.0, 3.0}
 
 
 @pytest.mark.parametrize(("table", "column"), [("fits", "scale_0"), ("traces", "mean_1")])

@@ -13,9 +13,9 @@ def source_hash() -> str:
     never serves old ones.
     """
     digest = hashlib.sha256()
-    root = Path(__file__).parent
-    for file in sorted(root.rglob("*.py")):
+    folder = Path(__file__).parent
+    for file in sorted(folder.rglob("*.py")):
         content = file.read_bytes()
-        digest.update(f"{file.relative_to(root).as_posix()} {len(content)}\n".encode())
+        digest.update(f"{file.relative_to(folder).as_posix()} {len(content)}\n".encode())
         digest.update(content)
     return digest.hexdigest()

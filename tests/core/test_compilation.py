@@ -41,3 +41,15 @@ def test_an_edit_in_one_file_reaches_the_callers_in_another(tmp_path):
 def test_the_hash_follows_names_and_contents():
     assert len(core.source_hash()) == 64
     assert core.source_hash() == core.source_hash.__wrapped__()
+
+
+def test_the_hash_reaches_into_folders(tmp_path, monkeypatch):
+    folder = tmp_path / "core"
+    shutil.copytree(
+        Path(core.__file__).parent, folder, ignore=shutil.ignore_patterns("__pycache__")
+    )
+    monkeypatch.setattr(core, "__file__", str(folder / "__init__.py"))
+    assert core.source_hash.__wrapped__() == core.source_hash()
+    with (folder / "inits" / "given.py").open("a") as file:
+        file.write("\n")
+    assert core.source_hash.__wrapped__() != core.source_hash()

@@ -58,6 +58,31 @@ ALGORITHMS: dict[str, Algorithm] = {
 }
 
 
+def complete_settings(method: str, given: Mapping[str, float | None]) -> dict[str, float]:
+    """Return all options of an algorithm: those given, and the defaults of the others.
+
+    Raises
+    ------
+    ValueError
+        Naming the option, the value got and what is allowed.
+    """
+    if method not in ALGORITHMS:
+        raise ValueError(f"method: got {method!r}; allowed: {', '.join(ALGORITHMS)}")
+    ranges = ALGORITHMS[method].options
+    settings = {name: Options._field_defaults[name] for name in ranges}
+    for name, value in given.items():
+        if value is None:
+            continue
+        if name not in ranges:
+            allowed = ", ".join(ranges) or "none"
+            raise ValueError(f"{name}: got {value!r}; {method} has the options {allowed}")
+        least, most = ranges[name]
+        if not least <= value <= most:
+            raise ValueError(f"{name}: got {value!r}; allowed: a number from {least:g} to {most:g}")
+        settings[name] = value
+    return settings
+
+
 class Choice(NamedTuple):
     """The algorithm as compiled code takes it: None but for the chosen one; all None: plain EM.
 
