@@ -58,7 +58,8 @@ def read_observed(key: str, observed: dict[str, Any]) -> np.ndarray:
             f"{key}: column {column!r} in {path} is of type {kind}, with {first!r}; "
             "allowed: finite numbers"
         )
-    numbers = values.to_numpy(float, na_value=np.nan)
+    # A copy: for pandas' read-only arrays every compiled function would be compiled once more.
+    numbers = np.array(values.to_numpy(float, na_value=np.nan))
     bad = np.flatnonzero(~np.isfinite(numbers))
     if bad.size:
         raise InputError(

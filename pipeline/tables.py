@@ -60,6 +60,9 @@ def fits_schema(n_components: int, population: bool = False) -> pa.Schema:
         ("rate_theory", real),
         ("map_residual", real),
         ("compression_error_bound", real),
+        ("aic", real),
+        ("bic", real),
+        ("icl", real),
     ]
     return pa.schema(fields)
 
