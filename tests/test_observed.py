@@ -9,6 +9,7 @@ import pytest
 from scipy.stats import norm
 from sklearn.mixture import GaussianMixture
 
+from pipeline.__main__ import run_stages
 from pipeline.blocks import fit_block
 from pipeline.config import CONF, compose
 from pipeline.observed import observed_key, read_observed
@@ -176,3 +177,20 @@ def test_optima_are_scikit_learns(name, n_components, workspace):
     assert ours >= theirs - 1e-9
     if n_components < 6:
         assert ours == pytest.approx(theirs, abs=1e-6)
+
+
+def test_the_experiment_on_the_galaxies_runs_anywhere(workspace):
+    folder = workspace / "results" / "galaxies"
+    run_stages(compose(["experiment=galaxies", "tracking=none", "report=minimal"]), folder)
+    fits = pd.read_parquet(folder / "fits").merge(pd.read_parquet(folder / "derived.parquet"))
+    assert len(fits) == 5 * (20 + 1)
+    assert set(fits["outcome"]) == {"converged"}
+    found = fits.drop_duplicates("model").set_index("model")["reference_log_likelihood"]
+    # By scikit-learn, with many starts.
+    assert found["two"] == pytest.approx(-220.1931, abs=1e-4)
+    assert found["three"] == pytest.approx(-203.4820, abs=1e-4)
+    larger = found[["two", "three", "four", "five", "six"]]
+    assert larger.is_monotonic_increasing  # a larger model holds the smaller ones
+    chosen = fits[fits["reached_reference"]].groupby("model")[["bic", "icl"]].min()
+    assert chosen["icl"].idxmin() == "three"
+    assert (fits["icl"] >= fits["bic"]).all()
