@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from pipeline.config import method_and_options
 from pipeline.core.algorithms import Options
+from pipeline.core.criteria import Criteria, criteria
 from pipeline.core.evaluation import Mapping
 from pipeline.core.fitting import (
     Degeneracy,
@@ -106,8 +107,10 @@ def fit_block(
     at_truth = np.full(len(replicates), np.nan)
     if truth is not None:
         at_truth = log_likelihoods(points, truth, mapping)
+    model = cell_model(plan, cell)
     return block_tables(
         fits,
+        criteria(points, fits.parameters, fits.log_likelihood, model, mapping),
         np.repeat(replicates, len(starts)),
         np.tile(starts, len(replicates)),
         np.repeat(at_truth, len(starts)),
@@ -204,6 +207,7 @@ def _parameters(parameters: Parameters) -> dict[str, pa.Array]:
 
 def block_tables(
     fits: Fits,
+    chosen_by: Criteria,
     replicates: np.ndarray,
     starts: np.ndarray,
     log_likelihood_truth: np.ndarray,
@@ -215,6 +219,8 @@ def block_tables(
     ----------
     fits : Fits
         Of F fits and T recorded rows, components already in the order of the tables.
+    chosen_by : Criteria
+        Of the estimates.
     replicates, starts : int64 arrays, shape (F,)
     log_likelihood_truth : float64 array, shape (F,)
         Not-a-number where there is no truth.
@@ -241,6 +247,7 @@ def block_tables(
         "likelihood_evaluations": fits.likelihood_evaluations,
         "stop_rule": rules.cast(pa.string()),
         "stop_value": _reals(fits.stop_value),
+        **{name: _reals(values) for name, values in chosen_by._asdict().items()},
         **_parameters(fits.parameters),
     }
     trace = fits.trace

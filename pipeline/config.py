@@ -142,7 +142,8 @@ def _refuse(key: str, value: Any, allowed: str) -> None:
 
 def _check_shape(given: Any, key: str = "") -> None:
     """Refuse what the schema would answer with its own terms: shapes, and truth values."""
-    mappings = {"", "schedule", "schedule.stop", "degeneracy", "executor", "tracking", *FACTORS}
+    sections = ("degeneracy", "reference", "executor", "tracking")
+    mappings = {"", "schedule", "schedule.stop", *sections, *FACTORS}
     mapping = key in mappings or key.rpartition(".")[0] in FACTORS
     if isinstance(given, bool):
         _refuse(key, given, "a number or text: nothing here is true or false")
@@ -227,6 +228,8 @@ def check(config: dict[str, Any]) -> None:
     _integer("seed", config["seed"], 0, 2**63 - 1)
     _nonnegative("degeneracy.scale", config["degeneracy"]["scale"])
     _nonnegative("degeneracy.count", config["degeneracy"]["count"])
+    for key in ("tolerance", "scale_ratio"):
+        _between(f"reference.{key}", config["reference"][key], 0.0, 0.1)
     _choice("executor.backend", config["executor"]["backend"], ("local",))
     if config["executor"]["workers"] is not None:
         _integer("executor.workers", config["executor"]["workers"], 1, MOST_WORKERS)

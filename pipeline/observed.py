@@ -6,11 +6,23 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.config import CONF
 from pipeline.errors import InputError
+
+
+def find(path: Path) -> Path:
+    """Return where a data file is: as given, or else the project's own, beside `conf/`.
+
+    An absolute path, and one that exists from the working directory, is itself.
+    """
+    shipped = CONF.parent / path
+    return path if path.exists() or not shipped.exists() else shipped
 
 
 def read_observed(key: str, observed: dict[str, Any]) -> np.ndarray:
     """Read a column of a CSV or Parquet file as float64, shape (n,).
+
+    A relative path is looked for in the working directory, then in the project's folder.
 
     Raises
     ------
@@ -23,10 +35,11 @@ def read_observed(key: str, observed: dict[str, Any]) -> np.ndarray:
     read = {".csv": pd.read_csv, ".parquet": pd.read_parquet}.get(path.suffix)
     if read is None:
         raise InputError(f"{key}.path: got {str(path)!r}; allowed: a .csv or .parquet file")
-    if not path.is_file():
+    place = find(path)
+    if not place.is_file():
         raise InputError(f"{key}.path: got {str(path)!r}; no such file")
     try:
-        table = read(path)
+        table = read(place)
     except (OSError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{key}.path: {str(path)!r} cannot be read: {reason}") from error
@@ -45,7 +58,8 @@ def read_observed(key: str, observed: dict[str, Any]) -> np.ndarray:
             f"{key}: column {column!r} in {path} is of type {kind}, with {first!r}; "
             "allowed: finite numbers"
         )
-    numbers = values.to_numpy(float, na_value=np.nan)
+    # A copy: for pandas' read-only arrays every compiled function would be compiled once more.
+    numbers = np.array(values.to_numpy(float, na_value=np.nan))
     bad = np.flatnonzero(~np.isfinite(numbers))
     if bad.size:
         raise InputError(

@@ -371,7 +371,7 @@ def _hashes(
     return {
         "generate": digest(generate),
         "fit": digest(fit),
-        "aggregate": digest([fit, truths]),
+        "aggregate": digest([fit, truths, config["reference"]]),
         "report": digest([fit, shown]),
         "track": digest([fit, shown, config["tracking"]]),
     }

@@ -90,6 +90,14 @@ class Degeneracy:
 
 
 @dataclass
+class Reference:
+    """When a fit has reached the best optimum of its sample, and which fits cannot be it."""
+
+    tolerance: float = MISSING
+    scale_ratio: float = MISSING
+
+
+@dataclass
 class Executor:
     """Where the blocks of fits run."""
 
@@ -119,6 +127,7 @@ class Config:
     algorithm: dict[str, Algorithm] = field(default_factory=dict)
     schedule: Schedule = field(default_factory=Schedule)
     degeneracy: Degeneracy = field(default_factory=Degeneracy)
+    reference: Reference = field(default_factory=Reference)
     executor: Executor = field(default_factory=Executor)
     tracking: Tracking = field(default_factory=Tracking)
     sample_sizes: list[Any] = MISSING

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.plan import Plan
+from pipeline.references import references
 from pipeline.tables import LABELS, OUTCOMES, parameter_columns
 
 REPLICATE = ["position", "replicate"]  # a cell's place in the plan, and the data set in the cell
@@ -39,22 +40,25 @@ def convergence(fits: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     -------
     DataFrame
         Labels and sizes of the cell, the number of fits of every outcome, then the statistics of
-        `convergence_share`, `iterations`, `final_log_likelihood` and, for each parameter,
-        `accuracy`. What does not exist is missing: bias and RMSE without a truth of the model's
-        size, an MCSE from one replicate, a mean over no finite fit.
+        `convergence_share`, `reference_share`, `iterations`, `final_log_likelihood` and, for each
+        parameter, `accuracy`. What does not exist is missing: bias and RMSE without a truth of the
+        model's size, an MCSE from one replicate, a mean over no finite fit.
 
     Raises
     ------
     ValueError
         If `fits` names a cell that the plan does not have.
     """
-    fits = _in_plan_order(fits[fit_columns(plan)], plan).set_index(REPLICATE)
+    ordered = _in_plan_order(fits[fit_columns(plan)], plan)
+    fits = ordered.set_index(REPLICATE)
+    beside = references(ordered, plan).set_index(fits.index)
     truths = true_parameters(plan)
     finite = _finite(fits, plan)
     parts = [
         _cells(plan),
         outcome_counts(fits),
         convergence_share(fits["outcome"]),
+        reference_share(beside),
         iterations(fits["n_iter"]),
         finite.groupby(level="position").sum().rename("n_finite"),
         final_log_likelihood(fits["log_likelihood"].where(finite), plan),
@@ -72,26 +76,11 @@ def convergence(fits: pd.DataFrame, plan: Plan) -> pd.DataFrame:
 def derived(fits: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     """Return what a fit is beside the other fits of its replicate, one row per fit in plan order.
 
-    The fits that are compared are those of the same sample and model: all inits, algorithms and
-    starts. Only fits that ended `converged` or `max_iter` take part: the likelihood is unbounded
-    where a component collapses, and what is past no stopping point is no candidate.
-
-    Returns
-    -------
-    DataFrame
-        `cell`, `replicate`, `start`, `fit_id`; `log_likelihood_gap`, the best final log-likelihood
-        minus the fit's own; `rank`, from 1 for the best, ties sharing the lowest. Missing for a fit
-        that takes no part.
+    `cell`, `replicate`, `start`, `fit_id`, and the columns of `references`.
     """
     fits = _in_plan_order(fits, plan)
-    takes_part = fits["outcome"].isin(["converged", "max_iter"])
-    candidate = fits["log_likelihood"].where(takes_part)
-    compared, _ = pd.factorize(np.array([f"{cell.data_set} {cell.model}" for cell in plan.cells]))
-    together = candidate.groupby([compared[fits["position"]], fits["replicate"]], sort=False)
-    result = fits[["cell", "replicate", "start", "fit_id"]].copy()
-    result["log_likelihood_gap"] = together.transform("max") - candidate
-    result["rank"] = together.rank(method="min", ascending=False)
-    return result.reset_index(drop=True)
+    names = fits[["cell", "replicate", "start", "fit_id"]]
+    return pd.concat([names, references(fits, plan)], axis=1).reset_index(drop=True)
 
 
 def outcome_counts(fits: pd.DataFrame) -> pd.DataFrame:
@@ -107,9 +96,23 @@ def convergence_share(outcome: pd.Series) -> pd.DataFrame:
     With p_r the share among the starts of replicate r, MCSE = sqrt(sum_r (p_r - p)^2) / R, which
     for one start is the binomial sqrt(p (1 - p) / R) of a coverage in Table 6.
     """
-    shares = _replicate_means((outcome == "converged").astype(float))
-    mean, error = _mean_and_mcse(shares, ddof=0)
-    return pd.DataFrame({"converged_share": mean, "converged_share_mcse": error})
+    return _share(outcome == "converged", "converged_share")
+
+
+def reference_share(beside: pd.DataFrame) -> pd.DataFrame:
+    """Return the number of near-singular fits, and the share that reached the reference, per cell.
+
+    The share and its MCSE are made as in `convergence_share`. The reference is taken for given:
+    that it is itself the best of these fits is no part of the error.
+    """
+    shares = _share(beside["reached_reference"], "reached_reference_share")
+    near_singular = beside["near_singular"].groupby(level="position").sum()
+    return pd.concat([near_singular.rename("n_near_singular"), shares], axis=1)
+
+
+def _share(flags: pd.Series, name: str) -> pd.DataFrame:
+    mean, error = _mean_and_mcse(_replicate_means(flags.astype(float)), ddof=0)
+    return pd.DataFrame({name: mean, f"{name}_mcse": error})
 
 
 def iterations(n_iter: pd.Series) -> pd.DataFrame:

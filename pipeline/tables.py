@@ -63,6 +63,9 @@ def fits_schema(n_components: int, population: bool = False) -> pa.Schema:
         ("likelihood_evaluations", integer),
         ("stop_rule", text),
         ("stop_value", real),
+        ("aic", real),
+        ("bic", real),
+        ("icl", real),
     ]
     return pa.schema(fields)
 

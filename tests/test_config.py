@@ -22,6 +22,8 @@ FILES = sorted(path for path in CONF.rglob("*.yaml") if path.parent != CONF)
 def test_every_option_composes_and_plans(path: Path):
     group = path.parent.name
     overrides = [f"{group}=[{path.stem}]" if group in FACTORS else f"{group}={path.stem}"]
+    if group == "observed":
+        overrides += ["mixture=[]", "model.notebook.n_components=2"]
     config = compose(overrides)
     if group in FACTORS:
         assert list(config[group]) == [path.stem]
@@ -260,6 +262,12 @@ BAD = {
     "unknown report": (["report=long"], "report"),
     "only unknown key": (["only=[{size: 40}]"], "only"),
     "only unknown value": (["only=[{mixture: nosuch}]"], "only.mixture"),
+    "reference beyond reason": (["reference.tolerance=1"], "reference.tolerance"),
+    "reference negative": (["reference.scale_ratio=-1e-3"], "reference.scale_ratio"),
+    "reference not a number": (["reference.scale_ratio=nan"], "reference.scale_ratio"),
+    "reference null": (["reference.tolerance=null"], "reference.tolerance"),
+    "reference of another key": (["+reference.scale=1"], "reference.scale"),
+    "number for the reference": (["reference=5"], "reference"),
     "degeneracy negative": (["degeneracy.scale=-1"], "degeneracy.scale"),
     "max_iter beyond 64 bits": (["schedule.max_iter=99999999999999999999999"], "max_iter"),
     "replicates beyond reason": (["replicates=99999999999999999999"], "replicates"),

@@ -170,6 +170,7 @@ def test_a_mixture_under_another_name_draws_the_same_sample():
         ("executor.workers=1", set()),
         ("store_dir=elsewhere", set()),
         ("results_dir=elsewhere", set()),
+        ("reference.tolerance=0.01", {"aggregate", "report", "track"}),
         ("schedule.max_iter=3", {"fit", "aggregate", "report", "track"}),
         ("init=[truth]", {"fit", "aggregate", "report", "track"}),
         ("replicates=7", {"generate", "fit", "aggregate", "report", "track"}),

@@ -15,7 +15,15 @@ from pipeline.stages.aggregate import aggregate
 from pipeline.statistics import convergence, derived, fit_columns
 from tests.factories import make_study, write_tables
 
-GAP = ["log_likelihood_gap", "rank"]
+BESIDE = [
+    "reference_log_likelihood",
+    "truth_log_likelihood",
+    "log_likelihood_gap",
+    "reached_reference",
+    "near_singular",
+    "rank",
+    "best_of_replicate",
+]
 OUTCOMES = [
     "nonfinite",
     "degenerate_scale",
@@ -26,10 +34,17 @@ OUTCOMES = [
     "error",
 ]
 TRUTH = {"weights": [0.25, 0.75], "means": [-1.0, 2.0], "scales": [0.5, 1.5]}
+CONFIG = {
+    "mixture": {"pair": TRUTH},
+    "init": {name: {"method": name} for name in ("random_points", "kmeans_pp", "truth")},
+    "reference": {"tolerance": 1e-6, "scale_ratio": 1e-3},
+}
 FLAT_TRUTH = [0.25, 0.75, -1.0, 2.0, 0.5, 1.5]
 
 
-def cell(id_, n_components=2, replicates=1, starts=1, sample_size=50, observed=None):
+def cell(
+    id_, n_components=2, replicates=1, starts=1, sample_size=50, observed=None, init="random_points"
+):
     return Cell(
         id=id_,
         data_set="data",
@@ -37,7 +52,7 @@ def cell(id_, n_components=2, replicates=1, starts=1, sample_size=50, observed=N
         observed=observed,
         model="free",
         sample_size=sample_size,
-        init="random_points",
+        init=init,
         algorithm="em",
         n_components=n_components,
         replicates=replicates,
@@ -48,8 +63,7 @@ def cell(id_, n_components=2, replicates=1, starts=1, sample_size=50, observed=N
 
 
 def plan_of(*cells):
-    config = {"mixture": {"pair": TRUTH}}
-    return Plan("study", "title", "question", {"aggregate": "0"}, {}, config, (), cells)
+    return Plan("study", "title", "question", {"aggregate": "0"}, {}, CONFIG, (), cells)
 
 
 def names(n_components):
@@ -114,6 +128,28 @@ def is_finite(row, n_components):
     return all(math.isfinite(row[name]) for name in ["log_likelihood", *names(n_components)])
 
 
+def is_near_singular(row):
+    scales = [v for name, v in row.items() if name.startswith("scale") and not math.isnan(v)]
+    return min(scales) < 1e-3 * max(scales)
+
+
+def has_reached(row, fits):
+    """Of plans whose cells share sample and model."""
+
+    def eligible(other):
+        return other["outcome"] in ("converged", "max_iter") and not is_near_singular(other)
+
+    rivals = [
+        other["log_likelihood"]
+        for other in fits.to_dict("records")
+        if other["replicate"] == row["replicate"] and eligible(other)
+    ]
+    rivals = [value for value in rivals if not math.isnan(value)]
+    if not eligible(row) or not rivals:
+        return False
+    return max(rivals) - row["log_likelihood"] <= 1e-6 * max(1.0, abs(max(rivals)))
+
+
 def naive(fits, plan):
     rows = []
     most = max(c.n_components for c in plan.cells)
@@ -139,6 +175,13 @@ def naive(fits, plan):
         out["converged_share"] = p
         squares = sum((share - p) ** 2 for share in shares)
         out["converged_share_mcse"] = (
+            math.sqrt(squares) / len(shares) if len(shares) > 1 else math.nan
+        )
+        out["n_near_singular"] = sum(map(is_near_singular, mine))
+        shares = replicate_means(mine, lambda row: float(has_reached(row, fits)))
+        p = out["reached_reference_share"] = statistics.mean(shares)
+        squares = sum((share - p) ** 2 for share in shares)
+        out["reached_reference_share_mcse"] = (
             math.sqrt(squares) / len(shares) if len(shares) > 1 else math.nan
         )
         for name, q in (("median", 0.5), ("q10", 0.1), ("q90", 0.9)):
@@ -201,7 +244,7 @@ def test_types_and_labels(varied):
     got = convergence(*varied)
     text = ["cell", "mixture", "observed", "model", "init", "algorithm"]
     assert [str(got[name].dtype) for name in text] == ["str"] * 6
-    counts = [f"n_{name}" for name in ["fits", *OUTCOMES, "finite"]]
+    counts = [f"n_{name}" for name in ["fits", *OUTCOMES, "near_singular", "finite"]]
     whole = ["sample_size", "replicates", "starts", *counts]
     assert [str(got[name].dtype) for name in whole] == ["int64"] * len(whole)
     assert {str(t) for t in got.drop(columns=text + whole).dtypes} == {"float64"}
@@ -258,7 +301,7 @@ def test_copies_of_a_start_add_no_precision():
     got, expected = convergence(copies, ten), convergence(fits, one)
     differ = ["starts", "n_fits", "n_finite", *(f"n_{name}" for name in OUTCOMES)]
     # Quantiles of copied values interpolate elsewhere; they have no error to be fooled.
-    differ += ["n_iter_q10", "n_iter_q90", "n_iter_median"]
+    differ += ["n_near_singular", "n_iter_q10", "n_iter_q90", "n_iter_median"]
     pd.testing.assert_frame_equal(
         got.drop(columns=differ), expected.drop(columns=differ), rtol=1e-12
     )
@@ -278,7 +321,7 @@ def test_unfinished_fits_count_with_the_iterations_they_ran():
 def test_errors_keep_their_digits_far_from_zero():
     truth = TRUTH | {"means": [1e8, 2e8]}
     plan = dataclasses.replace(
-        plan_of(cell("c", replicates=4)), config={"mixture": {"pair": truth}}
+        plan_of(cell("c", replicates=4)), config=CONFIG | {"mixture": {"pair": truth}}
     )
     offset = np.array([1.0, -1.0, 2.0, 2.0]) * 2.0**-20  # exact beside 1e8
     row = convergence(fits_of(plan, mean_0=1e8 + offset), plan).iloc[0]
@@ -443,12 +486,13 @@ def test_derived_compares_the_fits_of_one_replicate_and_model():
     fits.loc[0, "log_likelihood"] = 1e9
     fits.loc[7, "log_likelihood"] = fits.loc[6, "log_likelihood"]
     table = derived(fits.sample(frac=1, random_state=1), study.plan)
-    assert list(table.columns) == ["cell", "replicate", "start", "fit_id", *GAP]
+    assert list(table.columns) == ["cell", "replicate", "start", "fit_id", *BESIDE]
     assert list(table["fit_id"]) == list(fits["fit_id"])
     cells = {cell.id: cell for cell in study.plan.cells}
     for index, fit in fits.iterrows():
         if fit["outcome"] not in ("converged", "max_iter"):
-            assert table.loc[index, GAP].isna().all()
+            assert table.loc[index, ["log_likelihood_gap", "rank"]].isna().all()
+            assert not table.loc[index, ["reached_reference", "best_of_replicate"]].any()
             continue
         rivals = [
             other["log_likelihood"]
@@ -461,3 +505,97 @@ def test_derived_compares_the_fits_of_one_replicate_and_model():
         assert table.loc[index, "log_likelihood_gap"] == max(rivals) - fit["log_likelihood"]
         better = sum(value > fit["log_likelihood"] for value in rivals)
         assert table.loc[index, "rank"] == 1 + better
+
+
+def case(*rows, init="random_points", other_init="kmeans_pp", starts=3):
+    """One sample, two cells of `starts` fits each: (outcome, log-likelihood, scale_0) in order."""
+    plan = plan_of(cell("a", starts=starts, init=init), cell("b", starts=starts, init=other_init))
+    outcome, log_likelihood, scale = zip(*rows, strict=True)
+    fits = with_ids(fits_of(plan))
+    fits = fits.assign(outcome=outcome, log_likelihood=log_likelihood, scale_0=scale)
+    return fits, plan
+
+
+def test_a_reference_is_eligible_and_shared_by_all_cells_of_a_sample_and_model():
+    fits, plan = case(
+        ("converged", -100.0, 1.0),
+        ("max_iter", -100.00005, 1.0),  # within 1e-6 of 100
+        ("converged", -100.0002, 1.0),
+        ("converged", -90.0, 1e-3),  # near-singular: the other scale is 1.5
+        ("degenerate_scale", 1e9, 1.0),
+        ("converged", -100.0, 1.0),
+    )
+    table = derived(fits, plan)
+    assert table["reference_log_likelihood"].tolist() == [-100.0] * 6
+    assert table["truth_log_likelihood"].isna().all()
+    assert table["near_singular"].tolist() == [False, False, False, True, False, False]
+    assert table["reached_reference"].tolist() == [True, True, False, False, False, True]
+    assert table["rank"].fillna(0).tolist() == [1, 3, 4, 0, 0, 1]
+    assert table["best_of_replicate"].tolist() == [True, False, False, False, False, True]
+    gaps = table["log_likelihood_gap"]
+    assert gaps.isna().tolist() == [False, False, False, True, True, False]
+    assert gaps.dropna().tolist() == pytest.approx([0.0, 5e-5, 2e-4, 0.0], abs=1e-12)
+    assert [str(table[name].dtype) for name in BESIDE] == [
+        *["float64"] * 3, "bool", "bool", "float64", "bool",
+    ]  # fmt: skip
+    row = convergence(fits, plan).set_index("cell")
+    assert row["n_near_singular"].tolist() == [0, 1]
+    assert row["reached_reference_share"].tolist() == [2 / 3, 1 / 3]
+
+
+def test_ties_within_a_cell_go_to_the_first_start():
+    rows = [("converged", -5.0, 1.0)] * 3 + [("max_iter", value, 1.0) for value in (-9, -7, -7)]
+    fits, plan = case(*rows)
+    table = derived(fits.sample(frac=1.0, random_state=2), plan)
+    assert table["best_of_replicate"].tolist() == [True, False, False, False, True, False]
+
+
+def test_without_an_eligible_fit_there_is_no_reference():
+    fits, plan = case(*[("degenerate_scale", 7.0, 1.0)] * 3, *[("converged", -1.0, 1e-9)] * 3)
+    table = derived(fits, plan)
+    missing = ["reference_log_likelihood", "truth_log_likelihood", "log_likelihood_gap", "rank"]
+    assert table[missing].isna().all(axis=None)
+    assert not table[["reached_reference", "best_of_replicate"]].any(axis=None)
+    assert convergence(fits, plan)["reached_reference_share"].tolist() == [0.0, 0.0]
+
+
+def test_the_fit_from_the_truth_is_named_to_all():
+    rows = [("converged", -8.0, 1.0), ("converged", -7.0, 1.0)]
+    for outcome, expected in (("converged", [-8.0, -8.0]), ("empty_component", [math.nan] * 2)):
+        rows[0] = (outcome, *rows[0][1:])
+        fits, plan = case(*rows, init="truth", starts=1)
+        table = derived(fits, plan)
+        np.testing.assert_array_equal(table["truth_log_likelihood"], expected)
+        assert table["reference_log_likelihood"].tolist() == [-7.0, -7.0]
+
+
+def test_settings_of_the_reference_count():
+    fits, plan = case(*[("converged", -100.0 - k, 0.1) for k in range(6)])
+    loose = CONFIG | {"reference": {"tolerance": 0.02, "scale_ratio": 1e-3}}
+    table = derived(fits, dataclasses.replace(plan, config=loose))
+    assert table["reached_reference"].tolist() == [True] * 3 + [False] * 3  # within 2 of 100
+    strict = CONFIG | {"reference": {"tolerance": 0.0, "scale_ratio": 0.1}}
+    table = derived(fits, dataclasses.replace(plan, config=strict))
+    assert table["near_singular"].all()
+
+
+def test_the_tolerance_is_absolute_below_one():
+    fits, plan = case(*[("converged", value, 1.0) for value in (0, -9e-7, -2e-6, -1, -2, -3)])
+    assert derived(fits, plan)["reached_reference"].tolist() == [True, True] + [False] * 4
+
+
+def test_a_component_that_a_model_lacks_is_no_small_scale():
+    plan = plan_of(cell("one", n_components=1), cell("two"))
+    fits = with_ids(fits_of(plan))
+    fits.loc[0, ["weight_1", "mean_1", "scale_1"]] = math.nan
+    assert not derived(fits, plan)["near_singular"].any()
+
+
+def test_a_replicate_is_the_unit_of_the_share_that_reached_the_reference():
+    plan = plan_of(cell("c", replicates=4, starts=2))
+    likelihoods = [-1.0, -1.0, -1.0, -2.0, -3.0, -1.0, -5.0, -5.0]
+    row = convergence(fits_of(plan, log_likelihood=likelihoods), plan).iloc[0]
+    shares = np.array([1.0, 0.5, 0.5, 1.0])
+    assert row["reached_reference_share"] == shares.mean()
+    expected = math.sqrt(((shares - shares.mean()) ** 2).sum()) / 4
+    assert row["reached_reference_share_mcse"] == pytest.approx(expected, rel=1e-15)
