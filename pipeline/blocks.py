@@ -177,6 +177,7 @@ def _failed(n_fits: int, n_components: int) -> Fits:
         log_likelihood_start=missing,
         map_residual=missing,
         compression_error_bound=missing,
+        rate_theory=missing,
         parameters=none(n_fits),
         trace=Trace(empty, empty, empty, np.zeros(0), none(0)),
     )
@@ -219,6 +220,7 @@ def block_tables(
         "log_likelihood": _reals(fits.log_likelihood),
         "log_likelihood_start": _reals(fits.log_likelihood_start),
         "log_likelihood_truth": _reals(log_likelihood_truth),
+        "rate_theory": _reals(fits.rate_theory),
         "map_residual": _reals(fits.map_residual),
         "compression_error_bound": _reals(fits.compression_error_bound),
         **_parameters(fits.parameters),

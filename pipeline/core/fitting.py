@@ -11,7 +11,8 @@ from pipeline.core.algorithms import ALGORITHMS
 from pipeline.core.lanes import POINTS_FOR_ALL_LANES
 from pipeline.core.mixture import Parameters
 from pipeline.core.model import Model
-from pipeline.core.outcomes import Degeneracy
+from pipeline.core.outcomes import CONVERGED, Degeneracy
+from pipeline.core.rates import rate_theory
 from pipeline.core.stopping import STOPPING_RULES
 
 DEFAULT_DEGENERACY = Degeneracy()
@@ -49,7 +50,8 @@ class Fits(NamedTuple):
 
     Fit ``r * n_starts + s`` is start s of replicate r. ``parameters`` are (F, K).
     ``map_residual`` is max |M(theta) - theta| in units at the last row, not-a-number where it
-    does not exist; ``compression_error_bound`` is 0 for fits to the points themselves.
+    does not exist; ``compression_error_bound`` is 0 for fits to the points themselves;
+    ``rate_theory`` is not-a-number where the fit has not converged.
     """
 
     outcome: NDArray[np.int8]
@@ -59,6 +61,7 @@ class Fits(NamedTuple):
     log_likelihood_start: NDArray[np.float64]
     map_residual: NDArray[np.float64]
     compression_error_bound: NDArray[np.float64]
+    rate_theory: NDArray[np.float64]
     parameters: Parameters
     trace: Trace
 
@@ -166,9 +169,10 @@ def fit(
     every = schedule.record is None
     record = np.empty(0) if every else schedule.record
     chosen = ALGORITHMS[algorithm]
+    masses = np.ascontiguousarray(masses, np.float64)
     outcome, residual, indices, values = loop.run(
         points,
-        np.ascontiguousarray(masses, np.float64),
+        masses,
         all_lanes or points.shape[1] >= POINTS_FOR_ALL_LANES,
         np.stack([part.reshape(-1, n_components) for part in starts], axis=1),
         n_starts,
@@ -196,6 +200,7 @@ def fit(
     )
     last = last_rows(trace)
     first = np.append(0, last[:-1] + 1)
+    parameters = Parameters(*(part[last] for part in trace.parameters))
     return Fits(
         outcome,
         trace.iteration[last],
@@ -204,6 +209,7 @@ def fit(
         trace.log_likelihood[first],
         np.where(np.isfinite(residual), residual, np.nan),
         np.zeros(len(outcome)),
-        Parameters(*(part[last] for part in trace.parameters)),
+        rate_theory(points, masses, parameters, model, outcome == CONVERGED),
+        parameters,
         trace,
     )

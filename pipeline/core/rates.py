@@ -289,15 +289,6 @@ def _kinds(model):
 
 
 @compiled
-def _read_matrix(matrix, lane, out):
-    """Read a lane of a matrix (d, d, 8)."""
-    size = out.shape[0]
-    for i in range(size):
-        for j in range(size):
-            out[i, j] = matrix[LANES * (size * i + j) + lane]
-
-
-@compiled
 def _set_constants(n_components, work):
     """Fill what the parameters are for every point."""
     set_constants(n_components, work.theta, work.constants)
@@ -340,7 +331,7 @@ def jacobians(points, masses, thetas, samples, model):
     x, lane_masses = rows(memory, at_points), rows(memory, at_points + LANES * PIECE_ROWS)
     jacobian = rows(memory, at_points + 2 * LANES * PIECE_ROWS)
     if not all_lanes:
-        load_masses(masses, False, lane_masses)
+        load_masses(masses, all_lanes, lane_masses)
     mass = masses.sum()
 
     offsets, exponents = np.zeros(LANES), np.zeros(LANES, np.int64)
@@ -366,12 +357,14 @@ def jacobians(points, masses, thetas, samples, model):
                 n_rows = (n_rows + LANES - 1) // LANES
                 # Lanes of a last row that no points fill have mass 0.
                 store(lane_masses, LANES * (n_rows - 1), splat(0.0))
-                load_masses(masses[first:stop], True, lane_masses)
+                load_masses(masses[first:stop], all_lanes, lane_masses)
             _add_piece(x, lane_masses, n_rows, n_components, work)
         _complete(n_components, all_lanes, work.sums)
         _set_jacobian(model, mass, work, jacobian)
         for fit in range(first_fit, stop_fit):
-            _read_matrix(jacobian, fit - first_fit, out[fit])
+            for i in range(size):
+                for j in range(size):
+                    out[fit, i, j] = jacobian[LANES * (size * i + j) + fit - first_fit]
     hold(memory)
     return out
 
