@@ -66,7 +66,7 @@ ROOT_2 = math.sqrt(2.0)
 ROOT_HALF = math.sqrt(0.5)
 # Rows of points that are summed up before their sum is added to the total: see em.BLOCK.
 PIECE_ROWS = POINTS_FOR_ALL_LANES
-# Norms of two powers in a row that differ by less, relatively, will not change any more.
+# A power that differs by less from its square, both of norm 1, will not change any more.
 SETTLED = 2.0**-46
 # After this many squarings, what is left to come is below the last bit.
 MOST_SQUARINGS = 56
@@ -398,23 +398,24 @@ def _radius(size, matrix, square):
     settled = ~((scale > splat(0.0)) & (scale < splat(math.inf)))
     for i in range(0, n_entries, LANES):
         store(matrix, i, load(matrix, i) / scale)
-    norm, exponent, share = splat(math.nan), splat(0.0), splat(1.0)
+    exponent, share = splat(0.0), splat(1.0)
     for _ in range(MOST_SQUARINGS):
-        before = norm
         norm = _square(size, matrix, square)
+        inverse, change = splat(1.0) / norm, splat(0.0)
+        for i in range(0, n_entries, LANES):
+            entry = load(square, i) * inverse
+            change = change + absolute(entry - load(matrix, i))
+            store(matrix, i, entry)
         share = splat(0.5) * share
         vanished = ~(norm > splat(VANISHED))
+        same = change <= splat(SETTLED)
         step = select(vanished, splat(-math.inf), share * log2(norm))
-        same = absolute(norm - before) <= splat(SETTLED) * norm
         # Where all terms to come have this norm, they add up to one more term.
         step = select(same, step + step, step)
         exponent = select(settled, exponent, exponent + step)
         settled = settled | same | vanished
         if bits(settled) == ALL:
             break
-        inverse = splat(1.0) / norm
-        for i in range(0, n_entries, LANES):
-            store(matrix, i, load(square, i) * inverse)
     return scale * exp2(exponent)
 
 
