@@ -64,15 +64,15 @@ from pipeline.core.vector import (
 
 ROOT_2 = math.sqrt(2.0)
 ROOT_HALF = math.sqrt(0.5)
-# Rows of points that are summed up before their sum is added to the total: see em.BLOCK.
+# Rows of points summed up before their sum is added to the total: rounding errors grow less.
 PIECE_ROWS = POINTS_FOR_ALL_LANES
 # A power that differs by less from its square, both of norm 1, will not change any more.
 SETTLED = 2.0**-46
 # After this many squarings, what is left to come is below the last bit.
 MOST_SQUARINGS = 56
-# A matrix whose square is smaller, beside its own square norm, is nilpotent up to rounding.
+# A matrix of norm 1 whose square is smaller is nilpotent.
 VANISHED = 1e-290
-ALL = (1 << LANES) - 1
+ALL_LANES = (1 << LANES) - 1
 
 
 class Workspace(NamedTuple):
@@ -414,7 +414,7 @@ def _radius(size, matrix, square):
         step = select(same, step + step, step)
         exponent = select(settled, exponent, exponent + step)
         settled = settled | same | vanished
-        if bits(settled) == ALL:
+        if bits(settled) == ALL_LANES:
             break
     return scale * exp2(exponent)
 
