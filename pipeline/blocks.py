@@ -189,6 +189,7 @@ def _failed(n_fits: int, n_components: int) -> Fits:
         likelihood_evaluations=integers,
         stop_value=missing,
         rate_observed=missing,
+        rate_theory=missing,
         parameters=none(n_fits),
         trace=Trace(empty, empty, empty, np.zeros(0), none(0)),
     )
@@ -242,6 +243,7 @@ def block_tables(
         "log_likelihood_start": _reals(fits.log_likelihood_start),
         "log_likelihood_truth": _reals(log_likelihood_truth),
         "rate_observed": _reals(fits.rate_observed),
+        "rate_theory": _reals(fits.rate_theory),
         "map_residual": _reals(fits.map_residual),
         "compression_error_bound": _reals(fits.compression_error_bound),
         "likelihood_evaluations": fits.likelihood_evaluations,

@@ -12,6 +12,7 @@ from pipeline.core.lanes import POINTS_FOR_ALL_LANES
 from pipeline.core.mixture import Parameters
 from pipeline.core.model import Model
 from pipeline.core.outcomes import CONVERGED, Degeneracy
+from pipeline.core.rates import rate_theory
 from pipeline.core.stopping import STOPPING_RULES
 
 DEFAULT_DEGENERACY = Degeneracy()
@@ -53,9 +54,10 @@ class Fits(NamedTuple):
     Fit ``r * n_starts + s`` is start s of replicate r. ``parameters`` are (F, K).
     ``map_residual`` is max |M(theta) - theta| in units at the last row, ``stop_value`` what the
     stopping rule compared with its tolerance there, ``rate_observed`` the factor by which an
-    iteration shrank the residual in the end (of converged fits): not-a-number where they do not
-    exist. ``likelihood_evaluations`` are the passes over the sample beside those of map
-    evaluations. ``compression_error_bound`` is 0 for fits to the points themselves.
+    iteration shrank the residual in the end, ``rate_theory`` the spectral radius of the EM map's
+    Jacobian (both of converged fits): not-a-number where they do not exist.
+    ``likelihood_evaluations`` are the passes over the sample beside those of map evaluations.
+    ``compression_error_bound`` is 0 for fits to the points themselves.
     """
 
     outcome: NDArray[np.int8]
@@ -68,6 +70,7 @@ class Fits(NamedTuple):
     likelihood_evaluations: NDArray[np.int64]
     stop_value: NDArray[np.float64]
     rate_observed: NDArray[np.float64]
+    rate_theory: NDArray[np.float64]
     parameters: Parameters
     trace: Trace
 
@@ -184,9 +187,10 @@ def fit(
     every = schedule.record is None
     record = np.empty(0) if every else schedule.record
     chosen = ALGORITHMS[algorithm]
+    masses = np.ascontiguousarray(masses, np.float64)
     outcome, ends, indices, values = loop.run(
         points,
-        np.ascontiguousarray(masses, np.float64),
+        masses,
         all_lanes or points.shape[1] >= POINTS_FOR_ALL_LANES,
         np.stack([part.reshape(-1, n_components) for part in starts], axis=1),
         n_starts,
@@ -216,6 +220,8 @@ def fit(
     )
     last = last_rows(trace)
     first = np.append(0, last[:-1] + 1)
+    parameters = Parameters(*(part[last] for part in trace.parameters))
+    converged = outcome == CONVERGED
     return Fits(
         outcome,
         trace.iteration[last],
@@ -226,7 +232,8 @@ def fit(
         np.zeros(len(outcome)),
         ends[:, loop.LIKELIHOOD_EVALUATIONS].astype(np.int64),
         _finite(ends[:, loop.STOP_VALUE]),
-        np.where(outcome == CONVERGED, ends[:, loop.RATE_OBSERVED], np.nan),
-        Parameters(*(part[last] for part in trace.parameters)),
+        np.where(converged, ends[:, loop.RATE_OBSERVED], np.nan),
+        rate_theory(points, masses, parameters, model, converged & chosen.smooth),
+        parameters,
         trace,
     )

@@ -81,9 +81,12 @@ class Group:
         return "population" if size == math.inf else f"n = {size:g}"
 
     def label(self, cell: Cell) -> str:
-        """Name a cell within its panel: its init, and its algorithm where there are several."""
-        several = len({other.algorithm for other in self.cells}) > 1
-        return f"{cell.init}, {cell.algorithm}" if several else cell.init
+        """Name a cell within its panel: its init, its algorithm, or both where both differ."""
+        algorithms = len({other.algorithm for other in self.cells})
+        inits = len({other.init for other in self.cells})
+        if algorithms > 1:
+            return f"{cell.init}, {cell.algorithm}" if inits > 1 else cell.algorithm
+        return cell.init
 
     def panel(self, size: float) -> list[Cell]:
         """Return the cells of one sample size."""

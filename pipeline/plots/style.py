@@ -118,7 +118,10 @@ def legend_below(figure: Figure, source: Axes, columns: int = 5, extra: Sequence
     handles += list(extra)
     labels += [str(handle.get_label()) for handle in extra]
     if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(handles)))
+        # A column takes about 7 points a letter and the handle.
+        fitting = int(72 * WIDTH / (7 * max(map(len, labels)) + 40))
+        columns = max(1, min(columns, fitting, len(handles)))
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 
 @styled
