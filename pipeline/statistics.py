@@ -25,7 +25,7 @@ def fit_columns(plan: Plan) -> list[str]:
     return keys + parameter_columns(plan.n_components)
 
 
-def convergence(fits: pd.DataFrame, plan: Plan) -> pd.DataFrame:
+def convergence(fits: pd.DataFrame, plan: Plan, beside: pd.DataFrame | None = None) -> pd.DataFrame:
     """Return the convergence statistics, one row per cell in plan order.
 
     Parameters
@@ -35,6 +35,8 @@ def convergence(fits: pd.DataFrame, plan: Plan) -> pd.DataFrame:
         already matched to the truth.
     plan : Plan
         Where the cells and their truths are.
+    beside : DataFrame
+        What `derived` gave for these fits; made here if it is not given.
 
     Returns
     -------
@@ -51,7 +53,7 @@ def convergence(fits: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     """
     ordered = _in_plan_order(fits[fit_columns(plan)], plan)
     fits = ordered.set_index(REPLICATE)
-    beside = references(ordered, plan).set_index(fits.index)
+    beside = (references(ordered, plan) if beside is None else beside).set_index(fits.index)
     truths = true_parameters(plan)
     finite = _finite(fits, plan)
     parts = [

@@ -21,10 +21,11 @@ def aggregate(folder: Path) -> None:
     plan = read_plan(folder)
     check_parts(folder, plan, [FITS])
     fits = read_fits(folder, [*fit_columns(plan), "fit_id"])
-    table = convergence(fits, plan)
-    write_statistics(folder / STATISTICS, table, plan)
+    beside = derived(fits, plan)
     with atomic_write(folder / "derived.parquet") as path:
-        derived(fits, plan).to_parquet(path, index=False)
+        beside.to_parquet(path, index=False)
+    table = convergence(fits, plan, beside)
+    write_statistics(folder / STATISTICS, table, plan)
     # Shortest decimals that read back as the same float64.
     write_text(folder / "convergence.csv", table.to_csv(index=False, lineterminator="\n"))
     text = json.dumps(metrics(table), indent=2, sort_keys=True, allow_nan=False)

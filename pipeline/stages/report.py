@@ -1,12 +1,12 @@
 """Stage: figures and the page, from the statistics, fits, traces and samples."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.files import atomic_write, remove_others, write_text
 from pipeline.plan import Cell, Plan, read_plan, read_planned
-from pipeline.plots import FIGURES, Group, cell_snapshots, groups, png_bytes, svg_bytes
 from pipeline.report import Picture, render_report
 from pipeline.stages import run
 from pipeline.tables import (
@@ -18,6 +18,10 @@ from pipeline.tables import (
     read_statistics,
     read_traces,
 )
+
+# matplotlib takes a while to load: only where something is drawn.
+if TYPE_CHECKING:
+    from pipeline.plots import Group
 
 MOST_GROUPS = 20  # with figures: they keep the page under about 10 MB
 MOST_CELLS = 24  # with single snapshot pictures
@@ -34,6 +38,8 @@ def report(folder: Path) -> None:
     remark = ""
     kept: set[Path] = set()
     if plan.config["report"] != "minimal":
+        from pipeline.plots import groups
+
         all_groups = groups(
             plan, read_fits(folder), read_traces(folder), convergence, _points(folder, plan)
         )
@@ -78,7 +84,9 @@ def _write(path: Path, content: bytes, kept: set[Path]) -> None:
     kept.add(path)
 
 
-def _group_pictures(group: Group, figures: Path, kept: set[Path]) -> list[Picture]:
+def _group_pictures(group: "Group", figures: Path, kept: set[Path]) -> list[Picture]:
+    from pipeline.plots import FIGURES, png_bytes, svg_bytes
+
     pictures = []
     for kind in FIGURES:
         figure = kind.draw(group)
@@ -92,7 +100,9 @@ def _group_pictures(group: Group, figures: Path, kept: set[Path]) -> list[Pictur
     return pictures
 
 
-def _snapshot_files(group: Group, place: Path, kept: set[Path]) -> None:
+def _snapshot_files(group: "Group", place: Path, kept: set[Path]) -> None:
+    from pipeline.plots import cell_snapshots, png_bytes
+
     for cell in group.cells:
         for iteration, figure in cell_snapshots(group, cell):
             _write(place / f"{cell.id}-{iteration:06d}.png", png_bytes(figure), kept)
