@@ -136,7 +136,7 @@ def make_plan(config: dict[str, Any]) -> tuple[Plan, list[str]]:
     -------
     plan : Plan
     remarks : list of str
-        What was asked for and not made, because it would be a copy.
+        What was asked for and not made, because it would be a copy, and what is not kept.
 
     Raises
     ------
@@ -147,6 +147,12 @@ def make_plan(config: dict[str, Any]) -> tuple[Plan, list[str]]:
     remarks: list[str] = []
     data_sets = tuple(_data_sets(config, remarks))
     cells = tuple(_cells(config, data_sets, deciding, remarks))
+    kept = config["schedule"]["record_replicates"]
+    if kept != "all" and any(cell.replicates > kept for cell in cells):
+        remarks.append(
+            f"traces: of the first {kept} replicates; the others keep their first and last rows "
+            "(schedule.record_replicates)"
+        )
     if not cells:
         raise InputError(f"only: no cell matches {config['only']!r}; allowed: cells of the grid")
     used = {cell.data_set for cell in cells}

@@ -54,6 +54,12 @@ def test_adding_to_the_grid_changes_no_identity():
     assert len({cell.content for cell in after.values()}) == 16
 
 
+def test_traces_that_are_not_kept_are_told():
+    remarks = make_plan(compose([*BASE, "replicates=7", "schedule.record_replicates=3"]))[1]
+    assert any("first 3 replicates" in remark for remark in remarks)
+    assert not make_plan(compose([*BASE, "replicates=3", "schedule.record_replicates=3"]))[1]
+
+
 def test_the_population_has_one_replicate_and_no_samples():
     plan, remarks = make_plan(compose([*BASE, "sample_sizes=[50,inf]", "replicates=7"]))
     sample, population = plan.data_sets
