@@ -59,6 +59,7 @@ class Algorithm:
     method: str = MISSING
     start: float | None = None
     growth: float | None = None
+    depth: int | None = None
 
 
 @dataclass

@@ -242,7 +242,12 @@ BAD = {
         ["+algorithm.bad={method: em, growth: 2}"],
         "algorithm.bad.growth",
     ),
-    "unknown option": (["+algorithm.bad={method: em, depth: 2}"], "algorithm.bad.depth"),
+    "depth of plain EM": (["+algorithm.bad={method: em, depth: 2}"], "algorithm.bad.depth"),
+    "no depth": (["algorithm=[anderson]", "algorithm.anderson.depth=0"], "anderson.depth"),
+    "fractional depth": (
+        ["algorithm=[anderson]", "algorithm.anderson.depth=2.5"],
+        "anderson.depth",
+    ),
     "annealed backwards": (["algorithm=[annealed]", "algorithm.annealed.growth=0.9"], "growth"),
     "annealed from nothing": (["algorithm=[annealed]", "algorithm.annealed.start=0"], "start"),
     "hard assignment of a population": (

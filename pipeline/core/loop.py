@@ -186,8 +186,9 @@ def _attend(
 
 @compiled
 def run(
-    points, masses, all_lanes, starts, n_starts, model, squarem, annealed, classification, guarded,
-    monotone, max_iter, rule, tolerance, patience, every, record, scale_floor, count_floor, traced,
+    points, masses, all_lanes, starts, n_starts, model, squarem, depth, annealed, classification,
+    guarded, monotone, max_iter, rule, tolerance, patience, every, record, scale_floor,
+    count_floor, traced,
 ):  # fmt: skip
     """Run all fits; the arguments are those of ``pipeline.core.fitting.fit``, as plain numbers.
 
@@ -213,7 +214,7 @@ def run(
     mass = masses.sum()
 
     width, points_width = LANES * n_components, LANES * n_rows
-    own_rows = algorithms.memory_rows(squarem, annealed, n_components)
+    own_rows = algorithms.memory_rows(squarem, depth, annealed, n_components)
     # Addresses into one array: see ``pipeline.core.vector.rows``.
     memory = np.zeros(
         STATE + LANES * observed_rate.ROWS + 17 * width + LANES * own_rows + 2 * points_width
@@ -250,8 +251,8 @@ def run(
             at_row = em_map(problem, active | idle, unit, theta_1, constants, sums, work, theta)
             store(state, AT_ROW, at_row)
             residual, maps, likelihoods, armed = algorithms.step(
-                squarem, annealed, classification, problem, active, unit, theta_1, constants, sums,
-                work, own, theta, at_row,
+                squarem, depth, annealed, classification, problem, active, unit, theta_1,
+                load(state, LEVEL_1), constants, sums, work, own, theta, at_row,
             )  # fmt: skip
             store(state, RESIDUAL, residual)
             for row, passes in ((MAPS, maps), (LIKELIHOODS, likelihoods)):
@@ -286,7 +287,7 @@ def run(
                 refused = (iterations > splat(0.0)) & ~(level >= level_1 - slack)
                 if active & bits(refused):
                     residual = algorithms.refuse(
-                        squarem, n_components, refused, own, theta, load(state, RESIDUAL)
+                        squarem, depth, n_components, refused, own, theta, load(state, RESIDUAL)
                     )
                     store(state, RESIDUAL, residual)
                     density = e_step(problem, theta, constants, sums, work)

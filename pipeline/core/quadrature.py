@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from pipeline.core.compilation import compiled
+from pipeline.core.symmetric import diagonalise
 
 # Moments of a measure on [-1, 1] that one rule matches, and its nodes.
 MOMENTS = 8
@@ -23,7 +24,6 @@ for _i in range(1, MOMENTS):
 # Below this part of the mass, the squared norm of an orthogonal polynomial is rounding: the measure
 # has as many points as the polynomial has roots, or points too close together to be told apart.
 SMALLEST_NORM = 1e-14
-JACOBI_SWEEPS = 8
 
 
 @compiled
@@ -71,40 +71,19 @@ def gauss_rule(moments, nodes, masses):
     Notes
     -----
     Golub & Welsch (1969), "Calculation of Gauss quadrature rules": the nodes are the eigenvalues
-    of the Jacobi matrix, found here by Jacobi's rotations, the masses the squared first components
+    of the Jacobi matrix, the masses the squared first components
     of its eigenvectors.
     """
     diagonal, squares = np.empty(NODES), np.empty(NODES)
     size = _recurrence(moments, diagonal, squares)
-    matrix, first = np.zeros((NODES, NODES)), np.zeros(NODES)
-    first[0] = 1.0
+    matrix, first = np.zeros((NODES, NODES)), np.zeros((1, NODES))
+    first[0, 0] = 1.0
     for k in range(size):
         matrix[k, k] = diagonal[k]
         if k:
             matrix[k, k - 1] = matrix[k - 1, k] = math.sqrt(squares[k])
-    for _ in range(JACOBI_SWEEPS):
-        largest = 0.0
-        for i in range(size):
-            for j in range(i):
-                largest = max(largest, abs(matrix[i, j]))
-                if matrix[i, j] == 0.0:
-                    continue
-                half = (matrix[j, j] - matrix[i, i]) / (2.0 * matrix[i, j])
-                tangent = math.copysign(1.0, half) / (abs(half) + math.sqrt(half * half + 1.0))
-                cosine = 1.0 / math.sqrt(tangent * tangent + 1.0)
-                sine = tangent * cosine
-                for k in range(size):
-                    a, b = matrix[k, i], matrix[k, j]
-                    matrix[k, i], matrix[k, j] = cosine * a - sine * b, sine * a + cosine * b
-                for k in range(size):
-                    a, b = matrix[i, k], matrix[j, k]
-                    matrix[i, k], matrix[j, k] = cosine * a - sine * b, sine * a + cosine * b
-                matrix[i, j] = matrix[j, i] = 0.0
-                a, b = first[i], first[j]
-                first[i], first[j] = cosine * a - sine * b, sine * a + cosine * b
-        if largest < 1e-17:
-            break
+    diagonalise(matrix, first, size)
     for k in range(size):
         nodes[k] = matrix[k, k]
-        masses[k] = moments[0] * first[k] * first[k]
+        masses[k] = moments[0] * first[0, k] * first[0, k]
     return size

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from pipeline.core.algorithms import squared, tempered
+from pipeline.core.algorithms import anderson, squared, tempered
 from pipeline.core.compilation import compiled
 from pipeline.core.vector import splat
 
@@ -18,11 +18,12 @@ class Options(NamedTuple):
     """The options of all algorithms and their defaults, as the compiled code reads them.
 
     ``start`` and ``growth``: the first power of annealed responsibilities and the factor by which
-    an iteration raises it.
+    an iteration raises it. ``depth``: how many differences Anderson acceleration uses.
     """
 
     start: float = 0.5
     growth: float = 1.1
+    depth: int = 3
 
 
 class Algorithm(NamedTuple):
@@ -46,6 +47,13 @@ ALGORITHMS: dict[str, Algorithm] = {
     "em": Algorithm(True, False, True, "plain Expectation-Maximization (Dempster et al. 1977)"),
     "squarem": Algorithm(
         True, True, True, "squared iterative extrapolation (Varadhan & Roland 2008)"
+    ),
+    "anderson": Algorithm(
+        True,
+        True,
+        True,
+        "damped Anderson acceleration (DAAREM, Henderson & Varadhan 2019)",
+        {"depth": (1, 10)},
     ),
     "annealed": Algorithm(
         False,
@@ -91,6 +99,7 @@ class Choice(NamedTuple):
     """
 
     squarem: bool | None = None
+    anderson: int | None = None
     annealed: Options | None = None
     classification: bool | None = None
 
@@ -100,6 +109,7 @@ def choice(algorithm: str, options: Options) -> Choice:
     values: dict[str, Any] = {
         "em": Choice(),
         "squarem": Choice(squarem=True),
+        "anderson": Choice(anderson=int(options.depth)),
         "annealed": Choice(annealed=options),
         "classification": Choice(classification=True),
     }
@@ -107,10 +117,12 @@ def choice(algorithm: str, options: Options) -> Choice:
 
 
 @compiled
-def memory_rows(squarem, annealed, n_components):
+def memory_rows(squarem, depth, annealed, n_components):
     """Return how many rows of eight an algorithm needs for itself."""
     if squarem is not None:
         return squared.memory_rows(n_components)
+    if depth is not None:
+        return anderson.memory_rows(depth, n_components)
     if annealed is not None:
         return tempered.memory_rows(n_components)
     return 0
@@ -118,17 +130,19 @@ def memory_rows(squarem, annealed, n_components):
 
 @compiled
 def step(
-    squarem, annealed, classification, problem, active, unit, theta, constants, sums, work, memory,
-    mapped, residual,
+    squarem, depth, annealed, classification, problem, active, unit, theta, level, constants, sums,
+    work, memory, mapped, residual,
 ):  # fmt: skip
     """Put the next iterate of every lane in the place of M(theta).
 
     Parameters
     ----------
-    squarem, annealed, classification
+    squarem, depth, annealed, classification
         See ``Choice``.
     problem, active, unit, theta, constants, sums, work
         See ``pipeline.core.em_map``.
+    level : vector
+        The log-likelihood at theta.
     memory : rows
         The algorithm's own; all 0 in a lane that begins a fit.
     mapped : rows, shape (3 * K * 8,)
@@ -151,6 +165,8 @@ def step(
             problem, active, unit, theta, constants, sums, work, memory, mapped, residual
         )
         maps = splat(3.0)
+    if depth is not None:
+        anderson.step(depth, problem, active, theta, level, memory, mapped)
     if annealed is not None:
         residual, likelihoods, armed = tempered.annealed(
             annealed, problem, active, unit, theta, constants, sums, work, memory, mapped, residual
@@ -164,8 +180,10 @@ def step(
 
 
 @compiled
-def refuse(squarem, n_components, refused, memory, theta, residual):
+def refuse(squarem, depth, n_components, refused, memory, theta, residual):
     """Put the fallback in the place of the iterate in the refused lanes; return the residual."""
     if squarem is not None:
         return squared.refuse(n_components, refused, memory, theta, residual)
+    if depth is not None:
+        anderson.refuse(n_components, refused, memory, theta)
     return residual
