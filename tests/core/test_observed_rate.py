@@ -8,6 +8,7 @@ from pipeline.core import observed_rate
 from pipeline.core.fitting import Schedule, fit
 from pipeline.core.mixture import Parameters
 from pipeline.core.model import make_model
+from pipeline.core.outcomes import Outcome
 from pipeline.core.random import key_from_hex
 from pipeline.core.sampling import draw
 from pipeline.core.vector import LANES, hold, rows, splat
@@ -71,6 +72,18 @@ def test_agrees_with_the_last_ratio_of_changes():
         steps = np.abs(np.diff(means))
         ratio = (steps[-1] / steps[-31]) ** (1 / 30)
         assert found.rate_observed[r] == pytest.approx(ratio, rel=1e-5)
+
+
+@pytest.mark.parametrize("distance", [1.5, 2.0, 3.0])
+def test_agrees_with_the_theory_to_six_digits(distance):
+    """Two definitions that share no code: a line through residuals, and EM's Jacobian."""
+    truth = Parameters(np.array([0.4, 0.6]), np.array([0.0, distance]), np.array([1.0, 0.7]))
+    points = draw(KEY, range(10), 500, *truth, "multinomial")
+    starts = Parameters(*(np.tile(part, (10, 1, 1)) for part in truth))
+    schedule = Schedule(200_000, "map_residual", 1e-12, np.array([0]))
+    found = fit(points, np.ones(500), starts, make_model(2), "em", schedule)
+    assert (found.outcome == Outcome.CONVERGED).all()
+    np.testing.assert_allclose(found.rate_observed, found.rate_theory, rtol=1e-6)
 
 
 def test_a_fit_that_did_not_converge_has_none():
