@@ -10,14 +10,15 @@ chunks of points are added in a fixed order, whatever the threads, and neighbour
 into wider ones without the points.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.compilation import compiled
-from pipeline.core.mixture import standard_deviation
+from pipeline.core.evaluation import CHUNK, Mapping
+from pipeline.core.mixture import mean_and_standard_deviation
 from pipeline.core.quadrature import MOMENTS, NODES, gauss_rule
 from pipeline.core.vector import LANES, load, select, splat, store
 
@@ -28,13 +29,9 @@ REACH = 8.0
 FEWEST_BINS = 64
 # More would not fit a core's cache.
 MOST_BINS = 1 << 16
-# Points of one piece of work of a thread.
-CHUNK = 1 << 22
 # Points that tell where the sample lies.
 SOUNDING = 1 << 16
 GOLDEN_RATIO = 0.6180339887498949
-
-Mapping = Callable[[Callable[[int], "Bins"], Iterable[int]], Iterable["Bins"]]
 
 
 class Bins(NamedTuple):
@@ -90,10 +87,7 @@ def _sounding(points):
     for i in range(sounding.size):
         # Spread out without a period, which could meet one of the data's.
         sounding[i] = points[int(i * GOLDEN_RATIO % 1.0 * points.size)]
-    mean = 0.0
-    for value in sounding:
-        mean += value / sounding.size
-    return mean, standard_deviation(sounding, np.ones(sounding.size))
+    return mean_and_standard_deviation(sounding, np.ones(sounding.size))
 
 
 def bin_points(points: NDArray[np.float64], mapping: Mapping = map) -> Bins:

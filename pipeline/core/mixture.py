@@ -98,12 +98,6 @@ def mean_and_standard_deviation(points, masses):
     return points[0] + shift, math.sqrt(squares / mass)
 
 
-@compiled
-def standard_deviation(points, masses):
-    """Return the standard deviation of a sample, as ``mean_and_standard_deviation`` does."""
-    return mean_and_standard_deviation(points, masses)[1]
-
-
 # Points of a piece of a sample: they stay in the nearest cache for the second pass.
 PIECE = 4096
 
