@@ -27,6 +27,8 @@ from pipeline.observed import observed_key, read_observed
 FILE = "plan.yaml"
 # Where and how fast the work is done, and where it is shown, decides no number.
 NOT_CONTENT = ("executor", "tracking", "store_dir")
+# What of the configuration only the stage aggregate reads.
+AGGREGATED = ("reference",)
 
 
 @dataclass(frozen=True)
@@ -377,7 +379,7 @@ def _hashes(
     return {
         "generate": digest(generate),
         "fit": digest(fit),
-        "aggregate": digest([fit, truths, config["reference"]]),
+        "aggregate": digest([fit, truths, *(config[key] for key in AGGREGATED)]),
         "report": digest([fit, shown]),
         "track": digest([fit, shown, config["tracking"]]),
     }

@@ -13,7 +13,7 @@ import pandas as pd
 
 from pipeline.config import FACTORS
 from pipeline.plan import NOT_CONTENT, Cell, Plan
-from pipeline.statistics import gap_quantiles
+from pipeline.statistics.bands import gap_quantiles
 from pipeline.tables import OUTCOMES, parameter_columns
 
 NAME_WIDTH = 20  # what MLflow's list of runs shows of a name before it cuts it off

@@ -12,7 +12,7 @@ from scipy.stats import norm
 
 from pipeline.config import compose
 from pipeline.plan import Cell, Plan, make_plan, write_plan
-from pipeline.statistics import convergence
+from pipeline.statistics.cells import convergence
 from pipeline.tables import FITS, STATISTICS, TRACES, part_name, write_part, write_statistics
 
 Theta = tuple[np.ndarray, np.ndarray, np.ndarray]  # weights, means, scales, each (n_components,)

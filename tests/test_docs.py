@@ -12,7 +12,8 @@ from pipeline.config import compose
 from pipeline.core.starts import INITS
 from pipeline.core.stopping import STOPPING_RULES
 from pipeline.plan import make_plan
-from pipeline.statistics import convergence, derived
+from pipeline.statistics.cells import convergence
+from pipeline.statistics.references import derived
 from pipeline.tables import OUTCOMES, fits_schema, traces_schema
 from tests.factories import make_study
 

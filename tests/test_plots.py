@@ -21,7 +21,7 @@ from pipeline.plots.group import parameters_of
 from pipeline.plots.snapshots import snapshot_rows
 from pipeline.plots.style import power_of_ten
 from pipeline.plots.summaries import OUTCOME_COLORS
-from pipeline.statistics import gap_quantiles
+from pipeline.statistics.bands import gap_quantiles
 from pipeline.tables import OUTCOMES
 from tests.factories import Study, make_study
 

@@ -17,7 +17,7 @@ from pipeline.plots.style import (
     log_axis,
     series_colors,
 )
-from pipeline.statistics import gap_quantiles
+from pipeline.statistics.bands import gap_quantiles
 
 GAP_FLOOR = 1e-10  # below it the gap is the arithmetic's
 MOST_STARTS = 10

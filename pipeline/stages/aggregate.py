@@ -10,7 +10,8 @@ import pandas as pd
 from pipeline.files import atomic_write, write_text
 from pipeline.plan import read_plan
 from pipeline.stages import run
-from pipeline.statistics import convergence, derived, fit_columns
+from pipeline.statistics.cells import convergence, fit_columns
+from pipeline.statistics.references import derived
 from pipeline.tables import FITS, OUTCOMES, STATISTICS, check_parts, read_fits, write_statistics
 
 log = logging.getLogger(__name__)

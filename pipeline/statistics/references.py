@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.plan import Plan
+from pipeline.statistics.replicates import in_plan_order
 from pipeline.tables import parameter_columns
 
 # Outcomes of fits that can be a reference: where a component collapses the likelihood is unbounded,
@@ -77,3 +78,13 @@ def _first_best(values: pd.Series, keys: list[pd.Series]) -> pd.Series:
     """Mark the first row of each group that has its largest value; none where all are missing."""
     best = values == values.groupby(keys, sort=False).transform("max")
     return best & (best.groupby(keys, sort=False).cumsum() == 1)
+
+
+def derived(fits: pd.DataFrame, plan: Plan) -> pd.DataFrame:
+    """Return what a fit is beside the other fits of its replicate, one row per fit in plan order.
+
+    `cell`, `replicate`, `start`, `fit_id`, and the columns of `references`.
+    """
+    fits = in_plan_order(fits, plan)
+    names = fits[["cell", "replicate", "start", "fit_id"]]
+    return pd.concat([names, references(fits, plan)], axis=1).reset_index(drop=True)

@@ -12,7 +12,8 @@ import pytest
 
 from pipeline.plan import Cell, Plan, write_plan
 from pipeline.stages.aggregate import aggregate
-from pipeline.statistics import convergence, derived, fit_columns
+from pipeline.statistics.cells import convergence, fit_columns
+from pipeline.statistics.references import derived
 from tests.factories import make_study, write_tables
 
 BESIDE = [

@@ -1,0 +1,1 @@
+"""Statistics of a study, made with pandas from its fits and traces."""
