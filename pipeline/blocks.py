@@ -190,6 +190,7 @@ def _failed(n_fits: int, n_components: int) -> Fits:
         stop_value=missing,
         rate_observed=missing,
         rate_theory=missing,
+        n_floored=integers,
         parameters=none(n_fits),
         trace=Trace(empty, empty, empty, np.zeros(0), none(0)),
     )
@@ -247,6 +248,7 @@ def block_tables(
         "map_residual": _reals(fits.map_residual),
         "compression_error_bound": _reals(fits.compression_error_bound),
         "likelihood_evaluations": fits.likelihood_evaluations,
+        "n_floored": fits.n_floored,
         "stop_rule": rules.cast(pa.string()),
         "stop_value": _reals(fits.stop_value),
         **{name: _reals(values) for name, values in chosen_by._asdict().items()},

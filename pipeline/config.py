@@ -25,7 +25,7 @@ CONF = Path(__file__).resolve().parent.parent / "conf"
 FACTORS = ("mixture", "observed", "model", "init", "algorithm")
 # Bounds that keep integers within 64 bits and one sample within a machine's memory.
 MOST_POINTS, MOST_REPLICATES, MOST_STARTS = 10**9, 10**9, 10**6
-MOST_ITERATIONS, MOST_COMPONENTS, MOST_WORKERS = 10**12, 1000, 1024
+MOST_ITERATIONS, MOST_COMPONENTS, MOST_WORKERS, MOST_PENALTY = 10**12, 1000, 1024, 1e9
 # Below, rounding errors hide what is to be measured; above, estimates would be of no use.
 TOLERANCES = (1e-14, 1e-3)
 CELL_KEYS = ("mixture", "observed", "model", "sample_size", "init", "algorithm")
@@ -226,8 +226,7 @@ def check(config: dict[str, Any]) -> None:
     _integer("replicates", config["replicates"], 1, MOST_REPLICATES)
     _integer("starts", config["starts"], 1, MOST_STARTS)
     _integer("seed", config["seed"], 0, 2**63 - 1)
-    _nonnegative("degeneracy.scale", config["degeneracy"]["scale"])
-    _nonnegative("degeneracy.count", config["degeneracy"]["count"])
+    _check_degeneracy(config["degeneracy"])
     for key in ("tolerance", "scale_ratio"):
         _between(f"reference.{key}", config["reference"][key], 0.0, 0.1)
     _choice("executor.backend", config["executor"]["backend"], ("local",))
@@ -309,6 +308,20 @@ def _check_schedule(schedule: dict[str, Any]) -> None:
     kept = schedule["record_replicates"]
     if kept != "all":
         _integer("schedule.record_replicates", kept, 0, MOST_REPLICATES, ", or all")
+
+
+def _check_degeneracy(degeneracy: dict[str, Any]) -> None:
+    _nonnegative("degeneracy.scale", degeneracy["scale"])
+    _nonnegative("degeneracy.count", degeneracy["count"])
+    floor, scale = degeneracy["scale_floor"], degeneracy["scale"]
+    if floor is not None and not scale < floor <= 1.0:
+        allowed = f"null, or a number above degeneracy.scale ({scale:g}) and at most 1"
+        _refuse("degeneracy.scale_floor", floor, allowed)
+    penalty = degeneracy["penalty"]
+    if penalty is not None and not 0.0 < penalty <= MOST_PENALTY:
+        _refuse(
+            "degeneracy.penalty", penalty, f"null, or a number above 0, at most {MOST_PENALTY:g}"
+        )
 
 
 def _check_only(config: dict[str, Any]) -> None:

@@ -232,6 +232,7 @@ def _cells(
         start_key = digest(["start", config["seed"], data.key, config["init"][init], numbers])[:32]
         # Small samples are never compressed: the settings are not theirs.
         tolerance = _tolerance(config, data, algorithm)
+        _check_memory(config, algorithm, model, n_components)
         content = [
             data.key,
             numbers,
@@ -271,6 +272,15 @@ def _tolerance(config: dict[str, Any], data: DataSet, algorithm: str) -> float |
         )
     compressed = config["compression"] == "auto" and data.sample_size >= FEWEST_POINTS
     return config["compression_tolerance"] if population or (compressed and smooth) else None
+
+
+def _check_memory(config: dict[str, Any], algorithm: str, model: str, n_components: int) -> None:
+    most = ALGORITHMS[config["algorithm"][algorithm]["method"]].most_components
+    if n_components > most:
+        raise InputError(
+            f"algorithm: {algorithm} holds a matrix of all parameters; got {n_components} "
+            f"components (model {model}); allowed: at most {most}"
+        )
 
 
 def _wanted(

@@ -84,10 +84,15 @@ class Schedule:
 
 @dataclass
 class Degeneracy:
-    """Below which scale (in sample standard deviations) and count a component has collapsed."""
+    """When a component has collapsed, and what keeps scales from 0.
+
+    Scales are in sample standard deviations.
+    """
 
     scale: float = MISSING
     count: float = MISSING
+    scale_floor: float | None = None
+    penalty: float | None = None
 
 
 @dataclass

@@ -33,6 +33,7 @@ from pipeline.core.vector import (
 
 # exp(-((x - mean) / scale)^2 / 2) = 2^-(HALF_WIDTH (x - mean) / scale)^2
 HALF_WIDTH = math.sqrt(0.5 / math.log(2.0))
+LOG_2 = math.log(2.0)
 # A product of this many numbers in [1, K] is finite up to K = 2^15: one logarithm for all of them.
 RUN = 64
 # Rows summed up before their sum is added to the total: rounding errors grow with the shorter one.
@@ -219,8 +220,12 @@ CANCELLED = 0.125
 
 
 @compiled
-def m_step(model, total, sums, about, theta):
+def m_step(model, total, sums, about, unit, floor, penalty, theta):
     """Fill ``theta`` with the maximiser of the expected log-likelihood in the model.
+
+    If there is a penalty, of what it makes of it (Chen, Tan & Zhang 2008, "Inference for normal
+    mixtures in mean and variance", Statistica Sinica 18): -a times the sum over k
+    of u^2 / scale_k^2 + log(scale_k^2 / u^2), u the sample's standard deviation.
 
     Parameters
     ----------
@@ -230,6 +235,12 @@ def m_step(model, total, sums, about, theta):
         Total mass.
     sums, about : rows, shape (3 * K * 8,)
         From ``accumulate``; counts above 0.
+    unit : vector
+        The sample's standard deviation.
+    floor : float or None
+        No scale that is estimated is below this many units.
+    penalty : float or None
+        The factor a.
     theta : rows, shape (3 * K * 8,)
 
     Returns
@@ -274,13 +285,35 @@ def m_step(model, total, sums, about, theta):
         all_about_centres = all_about_centres + about_centre
         if model.scales == FREE:
             cancelled = cancelled | (squares < splat(CANCELLED) * about_centre)
+            if penalty is not None:
+                squares = fma(splat(2.0 * penalty), unit * unit, squares)
+                count = count + splat(2.0 * penalty)
             # The reciprocal is there before the squares are.
             store(theta, 2 * n + j, root(squares * (splat(1.0) / count)))
     if model.scales == SHARED:
         cancelled = all_squares < splat(CANCELLED) * all_about_centres
+        if penalty is not None:
+            times = 2.0 * penalty * model.n_components
+            all_squares = fma(splat(times), unit * unit, all_squares)
+            mass = mass + splat(times)
         for j in range(0, n, LANES):
             store(theta, 2 * n + j, root(all_squares / mass))
+    if floor is not None and model.scales != FIXED:
+        for j in range(2 * n, 3 * n, LANES):
+            store(theta, j, maximum(load(theta, j), splat(floor) * unit))
     return cancelled
+
+
+@compiled
+def log_penalty(model, unit, penalty, theta):
+    """Return what a penalty adds to the log-likelihood (see ``m_step``); 0 for fixed scales."""
+    n = LANES * model.n_components
+    total = splat(0.0)
+    if model.scales != FIXED:
+        for j in range(2 * n, 3 * n, LANES):
+            ratio = unit / load(theta, j)
+            total = total + fma(ratio, ratio, splat(-2.0 * LOG_2) * log2(ratio))
+    return splat(-penalty) * total
 
 
 @compiled

@@ -13,6 +13,7 @@ from pipeline.core.lanes import load_masses, load_points, load_theta, read_theta
 from pipeline.core.loop import LOG_2
 from pipeline.core.mixture import LOG_SQRT_2_PI, Parameters
 from pipeline.core.model import Model
+from pipeline.core.outcomes import Degeneracy
 from pipeline.core.vector import (
     LANES,
     bits,
@@ -25,6 +26,7 @@ from pipeline.core.vector import (
     store,
 )
 
+DEFAULT_DEGENERACY = Degeneracy()
 Mapping = Callable[[Callable[[int], Any], Iterable[int]], Iterable[Any]]
 
 # Points of one piece of work of a thread, and of what it holds in its cache at a time.
@@ -72,7 +74,7 @@ def _chunk_sums(points, offset, exponent, parameters, about):
 
 
 @compiled
-def _mapped(model, exponent, unit, mass, total, parameters, about):
+def _mapped(model, exponent, unit, mass, total, parameters, about, floor, penalty):
     """Return the M-step's parameters (3, K), the map residual, and whether digits were lost."""
     n_components = model.n_components
     width = LANES * n_components
@@ -91,8 +93,9 @@ def _mapped(model, exponent, unit, mass, total, parameters, about):
         store(lane_model.fixed_weights, LANES * k, splat(model.fixed_weights[k]))
         scale = math.ldexp(model.fixed_scales[k], -exponent)
         store(lane_model.fixed_scales, LANES * k, splat(scale))
-    cancelled = em.m_step(lane_model, mass, sums, centres, mapped)
-    change = em.largest_change(n_components, mapped, theta, splat(math.ldexp(unit, -exponent)))
+    lanes_unit = splat(math.ldexp(unit, -exponent))
+    cancelled = em.m_step(lane_model, mass, sums, centres, lanes_unit, floor, penalty, mapped)
+    change = em.largest_change(n_components, mapped, theta, lanes_unit)
     out = np.empty((3, n_components))
     read_theta(mapped, 0.0, exponent, 0, out)
     hold(memory)
@@ -105,6 +108,7 @@ def evaluate(
     model: Model,
     units: tuple[float, float, int],
     mapping: Mapping = map,
+    degeneracy: Degeneracy = DEFAULT_DEGENERACY,
 ) -> tuple[float, float]:
     """Return the log-likelihood and the map residual max |M(theta) - theta| of one mixture.
 
@@ -117,6 +121,8 @@ def evaluate(
         Standard deviation of the sample, offset and binary exponent of the lanes' units.
     mapping : callable
         ``map``, or a pool's, which shares the chunks out between threads.
+    degeneracy : Degeneracy
+        What keeps the map's scales from 0.
     """
     unit, offset, exponent = units
     theta, mass = np.array(parameters), float(points.size)
@@ -130,7 +136,9 @@ def evaluate(
 
     total = sums(None)
     log_likelihood = LOG_2 * total[-1] - mass * (LOG_2 * exponent + LOG_SQRT_2_PI)
-    mapped, residual, cancelled = _mapped(model, exponent, unit, mass, total, theta, theta)
+    floor, penalty = degeneracy.scale_floor, degeneracy.penalty
+    kept = None if floor is None else float(floor), None if penalty is None else penalty / mass
+    mapped, residual, cancelled = _mapped(model, exponent, unit, mass, total, theta, theta, *kept)
     if cancelled:
-        _, residual, _ = _mapped(model, exponent, unit, mass, sums(mapped), theta, mapped)
+        _, residual, _ = _mapped(model, exponent, unit, mass, sums(mapped), theta, mapped, *kept)
     return float(log_likelihood), float(residual)

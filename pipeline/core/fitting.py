@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 
 from pipeline.core import loop
 from pipeline.core.algorithms import ALGORITHMS, Options, choice
-from pipeline.core.lanes import POINTS_FOR_ALL_LANES
+from pipeline.core.compilation import compiled
+from pipeline.core.lanes import POINTS_FOR_ALL_LANES, units
 from pipeline.core.mixture import Parameters
-from pipeline.core.model import Model
+from pipeline.core.model import FIXED, Model
 from pipeline.core.outcomes import CONVERGED, Degeneracy
 from pipeline.core.rates import rate_theory
 from pipeline.core.stopping import STOPPING_RULES
@@ -57,7 +58,8 @@ class Fits(NamedTuple):
     iteration shrank the residual in the end, ``rate_theory`` the spectral radius of the EM map's
     Jacobian (both of converged fits): not-a-number where they do not exist.
     ``likelihood_evaluations`` are the passes over the sample beside those of map evaluations.
-    ``compression_error_bound`` is 0 for fits to the points themselves.
+    ``compression_error_bound`` is 0 for fits to the points themselves. ``n_floored``: at how many
+    rows, row 0 included, a scale stood at its floor.
     """
 
     outcome: NDArray[np.int8]
@@ -71,6 +73,7 @@ class Fits(NamedTuple):
     stop_value: NDArray[np.float64]
     rate_observed: NDArray[np.float64]
     rate_theory: NDArray[np.float64]
+    n_floored: NDArray[np.int64]
     parameters: Parameters
     trace: Trace
 
@@ -128,6 +131,41 @@ def _finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(np.isfinite(values), values, np.nan)
 
 
+@compiled
+def _raise_scales(points, masses, scales, model, floor):
+    """Raise the starts' scales (R, S, K) to ``floor`` times their sample's standard deviation."""
+    for r in range(points.shape[0]):
+        unit, _, _ = units(points[r], masses, model)
+        for s in range(scales.shape[1]):
+            for k in range(scales.shape[2]):
+                scales[r, s, k] = max(scales[r, s, k], floor * unit)
+
+
+def raised(
+    points: NDArray[np.float64],
+    masses: NDArray[np.float64],
+    starts: Parameters,
+    model: Model,
+    degeneracy: Degeneracy,
+) -> Parameters:
+    """Return starts (R, S, K) with scales no smaller than the floor, if there is one.
+
+    Parameters
+    ----------
+    points : float64, shape (R, n)
+    masses : float64, shape (n,)
+    starts : Parameters, shape (R, S, K)
+    model : Model
+        Fixed scales stay as they are.
+    degeneracy : Degeneracy
+    """
+    if degeneracy.scale_floor is None or model.scales == FIXED:
+        return starts
+    scales = np.array(starts.scales, np.float64, order="C")
+    _raise_scales(points, masses, scales, model, float(degeneracy.scale_floor))
+    return starts._replace(scales=scales)
+
+
 def fit(
     points: NDArray[np.float64],
     masses: NDArray[np.float64],
@@ -157,6 +195,7 @@ def fit(
         One of ``ALGORITHMS``.
     schedule : Schedule
     degeneracy : Degeneracy
+        Its scale floor raises starts below it.
     options : Options
         Of the algorithm.
     traced : bool, shape (R,)
@@ -188,6 +227,11 @@ def fit(
     record = np.empty(0) if every else schedule.record
     chosen = ALGORITHMS[algorithm]
     masses = np.ascontiguousarray(masses, np.float64)
+    starts = raised(points, masses, starts, model, degeneracy)
+    floor, penalty = degeneracy.scale_floor, degeneracy.penalty
+    if model.scales == FIXED:
+        floor = penalty = None
+    penalty = None if penalty is None else penalty / float(masses.sum())
     outcome, ends, indices, values = loop.run(
         points,
         masses,
@@ -206,6 +250,8 @@ def fit(
         np.ascontiguousarray(record, np.int64),
         degeneracy.scale,
         degeneracy.count,
+        None if floor is None else float(floor),
+        penalty,
         np.ones(n_replicates, bool) if traced is None else np.ascontiguousarray(traced, bool),
     )
     # The lanes write their rows in turn.
@@ -233,7 +279,8 @@ def fit(
         ends[:, loop.LIKELIHOOD_EVALUATIONS].astype(np.int64),
         _finite(ends[:, loop.STOP_VALUE]),
         np.where(converged, ends[:, loop.RATE_OBSERVED], np.nan),
-        rate_theory(points, masses, parameters, model, converged & chosen.smooth),
+        rate_theory(points, masses, parameters, model, converged & chosen.smooth, penalty),
+        ends[:, loop.N_FLOORED].astype(np.int64),
         parameters,
         trace,
     )

@@ -28,6 +28,7 @@ from pipeline.core.vector import (
     bits,
     hold,
     load,
+    minimum,
     rows,
     select,
     splat,
@@ -38,7 +39,7 @@ LOG_2 = math.log(2.0)
 # By how much, relative to |L|, the rounding of its sum may lower a log-likelihood.
 ROUNDING = 2.0**-48
 # What is told of each fit's end.
-MAP_RESIDUAL, STOP_VALUE, LIKELIHOOD_EVALUATIONS, RATE_OBSERVED = range(4)
+MAP_RESIDUAL, STOP_VALUE, LIKELIHOOD_EVALUATIONS, RATE_OBSERVED, N_FLOORED = range(5)
 
 
 @compiled
@@ -60,12 +61,14 @@ def _append(indices, values, size, fit, iteration, map_evaluations, log_likeliho
 # likelihood evaluations of the present row and of the one before; L_t, L_(t-1), L_(t-2); the last
 # map residual and |M(theta) - theta| at the row before; the value of the stopping rule and how many
 # times in a row it was met; the sample's standard deviation in the lane's units; what leads from
-# the lane's density to L; the last and the next iteration that the trace keeps.
+# the lane's density to L; the last and the next iteration that the trace keeps; L with its penalty,
+# if there is one, at the present row and the one before; whether a scale stands at its floor, and
+# how many rows it did so before.
 (
     ITERATION, MAPS, MAPS_1, LIKELIHOODS, LIKELIHOODS_1, LEVEL, LEVEL_1, LEVEL_2, RESIDUAL, AT_ROW,
-    VALUE, STREAK, UNIT, SHIFT, RECORDED, DUE,
-) = range(0, 16 * LANES, LANES)  # fmt: skip
-STATE = 16 * LANES
+    VALUE, STREAK, UNIT, SHIFT, RECORDED, DUE, PENALISED, PENALISED_1, AT_FLOOR, FLOORED_BEFORE,
+) = range(0, 20 * LANES, LANES)  # fmt: skip
+STATE = 20 * LANES
 
 
 @compiled
@@ -98,7 +101,8 @@ def _take(
     for i in range(LANES) if all_lanes else range(lane, lane + 1):
         for row in (ITERATION, MAPS, MAPS_1, LIKELIHOODS, LIKELIHOODS_1, STREAK, DUE):
             state[row + i] = 0
-        for row in (LEVEL, LEVEL_1, LEVEL_2):
+        state[AT_FLOOR + i] = state[FLOORED_BEFORE + i] = 0
+        for row in (LEVEL, LEVEL_1, LEVEL_2, PENALISED, PENALISED_1):
             state[row + i] = np.nan
         state[RESIDUAL + i] = np.inf
         observed_rate.begin(trend, i)
@@ -126,8 +130,8 @@ def _read_row(theta, offset, exponent, lane, iteration, start, out):
 @compiled
 def _attend(
     attention, fired, state, trend, sums, theta, theta_1, fits, next_record, offsets, exponents,
-    starts, n_starts, model, monotone, max_iter, every, record, scale_floor, count_floor, traced,
-    outcomes, ends, indices, values, size,
+    starts, n_starts, model, monotone, max_iter, every, record, smallest_scale, smallest_count,
+    objective, objective_1, traced, outcomes, ends, indices, values, size,
 ):  # fmt: skip
     """Write what is due of the lanes in ``attention``: rows of their traces and their ends.
 
@@ -151,8 +155,9 @@ def _attend(
         unit = math.ldexp(state[UNIT + lane], exponents[lane])
         log_likelihood = state[LEVEL + lane]
         outcome = verdict(
-            iteration, max_iter, natural, counts, log_likelihood, state[LEVEL_1 + lane],
-            (fired >> lane) & 1 == 1, model, monotone, scale_floor * unit, count_floor,
+            iteration, max_iter, natural, counts, state[objective + lane],
+            state[objective_1 + lane], (fired >> lane) & 1 == 1, state[AT_FLOOR + lane] > 0.0,
+            model, monotone, smallest_scale * unit, smallest_count,
         )  # fmt: skip
         row_is_finite = outcome != NONFINITE and np.isfinite(log_likelihood)
         if not row_is_finite and iteration > 0:
@@ -162,6 +167,7 @@ def _attend(
                 theta_1, offsets[lane], exponents[lane], lane, iteration, starts[fit], natural
             )
             maps, likelihoods = state[MAPS_1 + lane], state[LIKELIHOODS_1 + lane]
+            state[AT_FLOOR + lane] = 0
             log_likelihood = state[LEVEL_1 + lane]
         else:
             maps, likelihoods = state[MAPS + lane], state[LIKELIHOODS + lane]
@@ -177,6 +183,7 @@ def _attend(
             outcomes[fit] = outcome
             ends[fit, LIKELIHOOD_EVALUATIONS] = likelihoods
             ends[fit, STOP_VALUE] = state[VALUE + lane]
+            ends[fit, N_FLOORED] = state[FLOORED_BEFORE + lane] + state[AT_FLOOR + lane]
             ends[fit, RATE_OBSERVED] = observed_rate.observed_rate(trend, lane)
             idle |= 1 << lane
         else:
@@ -185,26 +192,43 @@ def _attend(
 
 
 @compiled
+def _objective(problem, penalty, unit, theta, level):
+    """Return what must not fall: the log-likelihood and, if there is one, its penalty."""
+    if penalty is not None:
+        return level + em.log_penalty(problem.model, unit, penalty, theta)
+    return level
+
+
+@compiled
+def _floored(n_components, floor, unit, theta):
+    """Return 1 in the lanes in which a scale stands at its floor, else 0."""
+    smallest = splat(np.inf)
+    for j in range(2 * LANES * n_components, 3 * LANES * n_components, LANES):
+        smallest = minimum(smallest, load(theta, j))
+    return select(smallest <= splat(floor) * unit, splat(1.0), splat(0.0))
+
+
+@compiled
 def run(
     points, masses, all_lanes, starts, n_starts, model, squarem, depth, annealed, classification,
-    guarded, monotone, max_iter, rule, tolerance, patience, every, record, scale_floor,
-    count_floor, traced,
+    bfgs, guarded, monotone, max_iter, rule, tolerance, patience, every, record, smallest_scale,
+    smallest_count, floor, penalty, traced,
 ):  # fmt: skip
     """Run all fits; the arguments are those of ``pipeline.core.fitting.fit``, as plain numbers.
 
     Returns
     -------
     outcome : int8, shape (F,)
-    ends : float64, shape (F, 4)
+    ends : float64, shape (F, 5)
         Map residual at the last row, value of the stopping rule, likelihood evaluations, observed
-        rate.
+        rate, rows at which a scale stood at its floor.
     indices : int64, shape (T, 3)
         Fit, iteration and map evaluations of each row; those of one fit in their order.
     values : float64, shape (T, 4, K)
         Weights, means, scales, and the log-likelihood K times over.
     """
     n_fits, n_components = starts.shape[0], starts.shape[2]
-    outcomes, ends = np.empty(n_fits, np.int8), np.empty((n_fits, 4))
+    outcomes, ends = np.empty(n_fits, np.int8), np.empty((n_fits, 5))
     indices = np.empty((2 * n_fits + 1, 3), np.int64)
     values = np.empty((2 * n_fits + 1, 4, n_components))
 
@@ -214,10 +238,10 @@ def run(
     mass = masses.sum()
 
     width, points_width = LANES * n_components, LANES * n_rows
-    own_rows = algorithms.memory_rows(squarem, depth, annealed, n_components)
+    own_rows = algorithms.memory_rows(squarem, depth, annealed, bfgs, n_components)
     # Addresses into one array: see ``pipeline.core.vector.rows``.
     memory = np.zeros(
-        STATE + LANES * observed_rate.ROWS + 17 * width + LANES * own_rows + 2 * points_width
+        STATE + LANES * observed_rate.ROWS + 20 * width + LANES * own_rows + 2 * points_width
         + LANES
     )  # fmt: skip
     state, trend = rows(memory, 0), rows(memory, STATE)
@@ -227,12 +251,15 @@ def run(
     work = rows(memory, at + 11 * width)
     lane_model = Model(
         n_components, model.weights, model.means, model.scales,
-        rows(memory, at + 15 * width), rows(memory, at + 16 * width),
+        rows(memory, at + 18 * width), rows(memory, at + 19 * width),
     )  # fmt: skip
-    own, at = rows(memory, at + 17 * width), at + 17 * width + LANES * own_rows
+    own, at = rows(memory, at + 20 * width), at + 20 * width + LANES * own_rows
     x, lane_masses = rows(memory, at), rows(memory, at + points_width)
     plain_rows = load_masses(masses, all_lanes, lane_masses)
-    problem = Problem(em.Sample(x, lane_masses, n_rows, plain_rows), all_lanes, lane_model, mass)
+    sample = em.Sample(x, lane_masses, n_rows, plain_rows)
+    problem = Problem(sample, all_lanes, lane_model, mass, floor, penalty)
+    # Where what must not fall is found in the state, now and at the row before.
+    objective, objective_1 = (LEVEL, LEVEL_1) if penalty is None else (PENALISED, PENALISED_1)
     fits, next_record = np.zeros(LANES, np.int64), np.zeros(LANES, np.int64)
     offsets, exponents = np.zeros(LANES), np.zeros(LANES, np.int64)
 
@@ -247,12 +274,17 @@ def run(
                 store(theta_1, j, load(theta, j))
             store(state, LEVEL_2, load(state, LEVEL_1))
             store(state, LEVEL_1, load(state, LEVEL))
+            if penalty is not None:
+                store(state, PENALISED_1, load(state, PENALISED))
+            if floor is not None:
+                rows_before = load(state, FLOORED_BEFORE) + load(state, AT_FLOOR)
+                store(state, FLOORED_BEFORE, rows_before)
             unit = load(state, UNIT)
             at_row = em_map(problem, active | idle, unit, theta_1, constants, sums, work, theta)
             store(state, AT_ROW, at_row)
             residual, maps, likelihoods, armed = algorithms.step(
-                squarem, depth, annealed, classification, problem, active, unit, theta_1,
-                load(state, LEVEL_1), constants, sums, work, own, theta, at_row,
+                squarem, depth, annealed, classification, bfgs, problem, active, unit, theta_1,
+                load(state, objective_1), constants, sums, work, own, theta, at_row,
             )  # fmt: skip
             store(state, RESIDUAL, residual)
             for row, passes in ((MAPS, maps), (LIKELIHOODS, likelihoods)):
@@ -278,30 +310,43 @@ def run(
             if not active:
                 break
 
+            unit = load(state, UNIT)
             density = e_step(problem, theta, constants, sums, work)
             level, level_1 = splat(LOG_2) * density - load(state, SHIFT), load(state, LEVEL_1)
+            now = _objective(problem, penalty, unit, theta, level)
+            before = load(state, objective_1)
             iterations = load(state, ITERATION)
             if guarded is not None:
                 # Rounding alone is no fall.
-                slack = splat(ROUNDING) * absolute(level_1)
-                refused = (iterations > splat(0.0)) & ~(level >= level_1 - slack)
-                if active & bits(refused):
+                slack = splat(ROUNDING) * absolute(before)
+                refused = iterations > splat(0.0)
+                refused = refused & ~algorithms.accepted(bfgs, own, now + slack, before)
+                while active & bits(refused):
                     residual = algorithms.refuse(
-                        squarem, depth, n_components, refused, own, theta, load(state, RESIDUAL)
-                    )
+                        squarem, depth, bfgs, problem, refused, unit, own, theta,
+                        load(state, RESIDUAL),
+                    )  # fmt: skip
                     store(state, RESIDUAL, residual)
                     density = e_step(problem, theta, constants, sums, work)
                     level = splat(LOG_2) * density - load(state, SHIFT)
+                    now = _objective(problem, penalty, unit, theta, level)
                     likelihoods = load(state, LIKELIHOODS)
                     wasted = select(refused, likelihoods + splat(1.0), likelihoods)
                     store(state, LIKELIHOODS, wasted)
+                    if bfgs is None:
+                        break
+                    refused = refused & ~algorithms.accepted(bfgs, own, now + slack, before)
+            if penalty is not None:
+                store(state, PENALISED, now)
+            if floor is not None:
+                store(state, AT_FLOOR, _floored(n_components, floor, unit, theta))
             store(state, LEVEL, level)
 
             residual = load(state, RESIDUAL)
             observed_rate.watch(trend, residual)
             change = residual
             if rule == PARAMETER:
-                change = em.largest_change(n_components, theta, theta_1, load(state, UNIT))
+                change = em.largest_change(n_components, theta, theta_1, unit)
             value = criterion(
                 rule, iterations, level, level_1, load(state, LEVEL_2), mass, change, residual
             )
@@ -311,8 +356,8 @@ def run(
             store(state, STREAK, streak)
             fires_now = streak >= splat(patience)
             goes_on = sound(
-                n_components, theta, sums, load(state, UNIT), iterations, level, level_1,
-                model.scales, monotone, scale_floor, count_floor,
+                n_components, theta, sums, unit, iterations, now, before, model.scales, monotone,
+                smallest_scale, smallest_count,
             )  # fmt: skip
             at_end, is_due = iterations == splat(float(max_iter)), iterations == load(state, DUE)
             fired = bits(fires_now)
@@ -320,8 +365,8 @@ def run(
 
         idle, indices, values, size = _attend(
             attention, fired, state, trend, sums, theta, theta_1, fits, next_record, offsets,
-            exponents, starts, n_starts, model, monotone, max_iter, every, record, scale_floor,
-            count_floor, traced, outcomes, ends, indices, values, size,
+            exponents, starts, n_starts, model, monotone, max_iter, every, record, smallest_scale,
+            smallest_count, objective, objective_1, traced, outcomes, ends, indices, values, size,
         )  # fmt: skip
         active &= ~idle
     hold(memory)

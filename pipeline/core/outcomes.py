@@ -28,8 +28,8 @@ ADVICE: dict[Outcome, str] = {
         "the start, and rescale the data."
     ),
     Outcome.DEGENERATE_SCALE: (
-        "A component shrank onto one point, where the likelihood is unbounded: use another start, "
-        "more data, or shared scales."
+        "A component shrank onto one point, where the likelihood is unbounded, or ended at "
+        "degeneracy.scale_floor: use another start, more data, shared scales, or a penalty."
     ),
     Outcome.EMPTY_COMPONENT: (
         "A component lost all its points: use another start or fewer components."
@@ -64,28 +64,40 @@ DECREASE = 1e-10
 
 @dataclass(frozen=True)
 class Degeneracy:
-    """Floors: of a fitted scale, in sample standard deviations, and of an effective count."""
+    """When a component has collapsed, and what keeps it from that.
+
+    ``scale``, in sample standard deviations, and ``count``: below them a fitted scale, or the
+    points that a component holds, end the fit. ``scale_floor``, in sample standard deviations:
+    scales are kept from falling below it. ``penalty``: the factor c of a penalty (c / n) sum_k
+    (u^2 / scale_k^2 + log(scale_k^2 / u^2)) on the log-likelihood, which vanishes for a population
+    (see ``pipeline.core.em.m_step``). None: neither.
+    """
 
     scale: float = 1e-6
     count: float = 1e-8
+    scale_floor: float | None = None
+    penalty: float | None = None
 
 
 @compiled
 def verdict(
-    iteration, max_iter, theta, counts, log_likelihood, log_likelihood_1, fired, model, monotone,
+    iteration, max_iter, theta, counts, objective, objective_1, fired, floored, model, monotone,
     smallest_scale, smallest_count,
 ):  # fmt: skip
-    """Return the outcome at one row, the first that applies in the order of ``Outcome``."""
+    """Return the outcome at one row, the first that applies in the order of ``Outcome``.
+
+    A scale that stands at its floor (``floored``) may leave it: it counts at the end only.
+    """
     healthy_scales = model.scales == FIXED or theta[2].min() > smallest_scale
-    finite = np.isfinite(log_likelihood)
+    finite = np.isfinite(objective)
     if not np.all(np.isfinite(theta)) or (healthy_scales and not finite):
         return NONFINITE
-    if not healthy_scales:
+    if not healthy_scales or (floored and (fired or iteration == max_iter)):
         return DEGENERATE_SCALE
     if not counts.min() >= smallest_count:
         return EMPTY_COMPONENT
-    floor = log_likelihood_1 - DECREASE * max(1.0, abs(log_likelihood))
-    if monotone and iteration > 0 and log_likelihood < floor:
+    least = objective_1 - DECREASE * max(1.0, abs(objective))
+    if monotone and iteration > 0 and objective < least:
         return LOG_LIKELIHOOD_DECREASED
     if fired:
         return CONVERGED
@@ -94,7 +106,7 @@ def verdict(
 
 @compiled
 def sound(
-    n_components, theta, sums, unit, iteration, log_likelihood, log_likelihood_1, scales, monotone,
+    n_components, theta, sums, unit, iteration, objective, objective_1, scales, monotone,
     smallest_scale, smallest_count,
 ):  # fmt: skip
     """Return the lanes in which no outcome but ``CONVERGED`` and ``MAX_ITER`` can apply.
@@ -105,11 +117,11 @@ def sound(
     ----------
     theta, sums : rows, shape (3 * K * 8,)
         See ``pipeline.core.em``.
-    unit, iteration, log_likelihood, log_likelihood_1 : vector
+    unit, iteration, objective, objective_1 : vector
     """
     n = LANES * n_components
     infinity = splat(np.inf)
-    good = absolute(log_likelihood) < infinity
+    good = absolute(objective) < infinity
     for j in range(0, n, LANES):
         good = good & (absolute(load(theta, j)) < infinity)
         good = good & (absolute(load(theta, n + j)) < infinity)
@@ -119,7 +131,7 @@ def sound(
             good = good & (scale > splat(smallest_scale) * unit)
         good = good & (load(sums, j) >= splat(smallest_count))
     if monotone:
-        slack = splat(DECREASE) * maximum(absolute(log_likelihood), splat(1.0))
-        fell = log_likelihood < log_likelihood_1 - slack
+        slack = splat(DECREASE) * maximum(absolute(objective), splat(1.0))
+        fell = objective < objective_1 - slack
         good = good & ~((iteration > splat(0.0)) & fell)
     return good

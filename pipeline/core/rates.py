@@ -22,7 +22,8 @@ counts, N their sum. In all models, the changes of the new parameters are made o
 
     e_0 = dC_0,   e_1 = dC_1 - s e_0,   e_2 = dC_2 - sqrt(2) s dC_1 + (1 - q + s^2) / sqrt(2) dC_0:
 
-a' = e_0 / (N w), b' = e_1 / N_k, c' = e_2 / (N_k sqrt(q)) where all is free. In coordinates
+a' = e_0 / (N w), b' = e_1 / N_k, c' = e_2 / (N_k sqrt(q)) where all is free. A penalty of scales
+takes part in q, and divides c' by 1 + 2 a / N_k (1 + 2 a K / N for a shared scale). In coordinates
 multiplied by sqrt(N_k), the complete-data information is the identity at a fixed point, and the
 Jacobian symmetric. Tied parameters are there a projection onto a unit vector v: (N_k / N)^(1/2) for
 a shared scale, (-1)^k N_k^(1/2) / scale_k, normalised, for means +t and -t. What is fixed or equal
@@ -223,7 +224,7 @@ def _set_directions(model, mass, work, inverse_roots, of_means, of_scales):
 
 
 @compiled
-def _set_changes(model, mass, work, inverse_roots, of_means, shifts, ratios):
+def _set_changes(model, mass, unit, penalty, work, inverse_roots, of_means, shifts, ratios):
     """Fill what the M-step does to means and variances: s_k and q_k, (K, 8) each."""
     n, sums = LANES * model.n_components, work.sums
     for k in range(0, n, LANES):
@@ -237,15 +238,32 @@ def _set_changes(model, mass, work, inverse_roots, of_means, shifts, ratios):
         store(shifts, k, shift)
         first, second = load(sums, n + k) / count, load(sums, 2 * n + k) / count
         ratio = splat(1.0) + splat(ROOT_2) * second - shift * (first + first - shift)
+        if penalty is not None:
+            inverse = load(work.inverse_scales, k)
+            added = splat(2.0 * penalty) * (unit * inverse) * (unit * inverse)
+            if model.scales == FREE:
+                ratio = fma(count, ratio, added) / (count + splat(2.0 * penalty))
         store(ratios, k, ratio)
         pooled = fma(count / splat(mass), ratio, pooled)
     if model.scales == SHARED:
+        if penalty is not None:
+            times = splat(float(model.n_components))
+            pooled = fma(splat(mass), pooled, times * added)
+            pooled = pooled / (splat(mass) + times * splat(2.0 * penalty))
         for k in range(0, n, LANES):
             store(ratios, k, pooled)
 
 
 @compiled
-def _set_jacobian(model, mass, work, jacobian):
+def _damped(model, mass, count, penalty):
+    """Return the part of a variance's M-step that a penalty leaves to the points."""
+    if model.scales == SHARED:
+        return splat(mass / (mass + 2.0 * penalty * model.n_components))
+    return count / (count + splat(2.0 * penalty))
+
+
+@compiled
+def _set_jacobian(model, mass, unit, penalty, work, jacobian):
     """Fill the Jacobian (d, d, 8) from the sums, in the module's coordinates times sqrt(N_k)."""
     n_components = model.n_components
     n, width = LANES * n_components, 3 * n_components
@@ -255,13 +273,15 @@ def _set_jacobian(model, mass, work, jacobian):
     inverse_roots, of_means, of_scales = work.shares, work.others, work.constants
     shifts, ratios = work.scores, work.of_piece
     _set_directions(model, mass, work, inverse_roots, of_means, of_scales)
-    _set_changes(model, mass, work, inverse_roots, of_means, shifts, ratios)
+    _set_changes(model, mass, unit, penalty, work, inverse_roots, of_means, shifts, ratios)
     for k in range(0, n, LANES):
         count, shift, ratio = load(work.sums, k), load(shifts, k), load(ratios, k)
         of_weight = count / (splat(mass) * load(work.theta, k))
         slope = splat(ROOT_2) * shift
         level = splat(ROOT_HALF) * (splat(1.0) - ratio + shift * shift)
         of_scale = splat(1.0) / root(ratio)
+        if penalty is not None:
+            of_scale = of_scale * _damped(model, mass, count, penalty)
         for b in range(first, stop):
             for j in range(0, n, LANES):
                 unit = load(inverse_roots, k) * load(inverse_roots, j)
@@ -298,7 +318,7 @@ def _set_constants(n_components, work):
 
 
 @compiled
-def jacobians(points, masses, thetas, samples, model):
+def jacobians(points, masses, thetas, samples, model, penalty):
     """Return the Jacobians of the EM map at some parameters.
 
     Parameters
@@ -310,6 +330,8 @@ def jacobians(points, masses, thetas, samples, model):
     samples : int64, shape (F,)
         The row of ``points`` that each belongs to.
     model : Model
+    penalty : float or None
+        See ``pipeline.core.em.m_step``.
 
     Returns
     -------
@@ -335,12 +357,15 @@ def jacobians(points, masses, thetas, samples, model):
     mass = masses.sum()
 
     offsets, exponents = np.zeros(LANES), np.zeros(LANES, np.int64)
+    lane_units = np.zeros(LANES)
     for first_fit in range(0, len(thetas), used):
         stop_fit = min(first_fit + used, len(thetas))
         for fit in range(first_fit, stop_fit):
             lane = fit - first_fit
-            _, offsets[lane], exponents[lane] = units(points[samples[fit]], masses, model)
+            unit, offsets[lane], exponents[lane] = units(points[samples[fit]], masses, model)
             where = -1 if all_lanes else lane
+            for i in range(LANES) if all_lanes else range(lane, lane + 1):
+                lane_units[i] = math.ldexp(unit, -exponents[lane])
             load_theta(thetas[fit], offsets[lane], exponents[lane], where, work.theta)
         _set_constants(n_components, work)
         for i in range(0, n_sums, LANES):
@@ -360,7 +385,7 @@ def jacobians(points, masses, thetas, samples, model):
                 load_masses(masses[first:stop], all_lanes, lane_masses)
             _add_piece(x, lane_masses, n_rows, n_components, work)
         _complete(n_components, all_lanes, work.sums)
-        _set_jacobian(model, mass, work, jacobian)
+        _set_jacobian(model, mass, load(lane_units, 0), penalty, work, jacobian)
         for fit in range(first_fit, stop_fit):
             for i in range(size):
                 for j in range(size):
@@ -454,6 +479,7 @@ def rate_theory(
     parameters: Parameters,
     model: Model,
     wanted: NDArray[np.bool_],
+    penalty: float | None = None,
 ) -> NDArray[np.float64]:
     """Return the spectral radius of the Jacobian of the EM map at the estimates of some fits.
 
@@ -467,6 +493,8 @@ def rate_theory(
         Members of the model; fit r * F / R + s belongs to replicate r.
     model : Model
     wanted : bool, shape (F,)
+    penalty : float or None
+        Factor of a penalty of scales, see ``pipeline.core.em.m_step``.
 
     Returns
     -------
@@ -478,6 +506,8 @@ def rate_theory(
     if chosen.size:
         thetas = np.stack([part[chosen] for part in parameters], axis=1)
         n_starts = len(wanted) // len(points)
-        radii = spectral_radii(jacobians(points, masses, thetas, chosen // n_starts, model))
+        radii = spectral_radii(
+            jacobians(points, masses, thetas, chosen // n_starts, model, penalty)
+        )
         rates[chosen] = np.where(np.isfinite(radii), radii, np.nan)
     return rates

@@ -7,6 +7,7 @@ divides the error by more than a hundred.
 """
 
 import math
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -24,11 +25,12 @@ from pipeline.core.fitting import (
     fit,
     joined,
     last_rows,
+    raised,
     taken,
 )
 from pipeline.core.lanes import units
 from pipeline.core.mixture import Parameters, mixture_standard_deviation
-from pipeline.core.model import SYMMETRIC, Model, make_model
+from pipeline.core.model import FIXED, SYMMETRIC, Model, make_model
 from pipeline.core.outcomes import CONVERGED, MAX_ITER, Degeneracy
 from pipeline.core.population import population_nodes
 
@@ -82,7 +84,9 @@ def fit_compressed(
     """
     parts = []
     for r, sample in enumerate(points):
-        of_sample = Parameters(*(part[r] for part in starts))
+        row = Parameters(*(part[r : r + 1] for part in starts))
+        row = raised(points[r : r + 1], np.ones(sample.size), row, task.model, task.degeneracy)
+        of_sample = Parameters(*(part[0] for part in row))
         keep = traced is None or bool(traced[r])
         parts.append(_fit_sample(sample, of_sample, task, tolerance, keep, mapping))
     return joined(parts)
@@ -117,7 +121,7 @@ def _fit_sample(
             done |= _ended_well(now) & (smallest >= WIDTHS_OF_ROUNDING * wide.width)
             if done.any():
                 chosen = taken(now._replace(compression_error_bound=error), done)
-                chosen = _evaluated(chosen, points, origin, task.model, measure, mapping)
+                chosen = _evaluated(chosen, points, origin, task, measure, mapping)
                 parts.append(_restored(chosen, _rows(starts, pending[done]), origin, task, keep))
                 places.append(pending[done])
         before, pending = taken(now, ~done), pending[~done]
@@ -143,6 +147,8 @@ def fit_population(
 ) -> Fits:
     """Fit every start to the population itself; log-likelihoods are for mass 1.
 
+    A penalty, which does not grow with the sample, vanishes beside the population's likelihood.
+
     Parameters
     ----------
     truth : Parameters, shape (K_true,)
@@ -154,6 +160,10 @@ def fit_population(
     """
     parts = []
     keep = traced is None or bool(traced[0])
+    task = task._replace(degeneracy=replace(task.degeneracy, penalty=None))
+    if task.degeneracy.scale_floor is not None and task.model.scales != FIXED:
+        least = task.degeneracy.scale_floor * mixture_standard_deviation(truth)
+        starts = starts._replace(scales=np.maximum(starts.scales, least))
     for s in range(starts.means.shape[1]):
         start = Parameters(*(part[0, s : s + 1] for part in starts))
         seen, before = start, None
@@ -262,7 +272,7 @@ def _evaluated(
     fits: Fits,
     points: NDArray[np.float64],
     origin: float,
-    model: Model,
+    task: Task,
     measure: tuple[float, float, int],
     mapping: Mapping,
 ) -> Fits:
@@ -273,7 +283,7 @@ def _evaluated(
         last = Parameters(*(part[i] for part in fits.parameters))
         last = last._replace(means=last.means - offset)
         log_likelihood[i], residual[i] = evaluate(
-            points, last, model, (unit, origin + offset, exponent), mapping
+            points, last, task.model, (unit, origin + offset, exponent), mapping, task.degeneracy
         )
     trace = fits.trace.log_likelihood.copy()
     trace[last_rows(fits.trace)] = log_likelihood

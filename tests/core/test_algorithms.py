@@ -32,6 +32,10 @@ every_algorithm = pytest.mark.parametrize("name", ALGORITHMS)
 every_monotone = pytest.mark.parametrize(
     "name", [name for name, algorithm in ALGORITHMS.items() if algorithm.monotone]
 )
+# BFGS makes long steps: it may climb another hill than EM.
+every_follower = pytest.mark.parametrize(
+    "name", [name for name, it in ALGORITHMS.items() if it.monotone and name != "bfgs"]
+)
 every_case = pytest.mark.parametrize("case", CASES)
 
 
@@ -147,6 +151,62 @@ def classification(points, theta, n_iter):
         yield theta
 
 
+def coordinates(theta, unit):
+    return np.concatenate([np.log(theta[0]), theta[1] / unit, np.log(theta[2])])
+
+
+def from_coordinates(x, unit):
+    logits, means, logarithms = x.reshape(3, -1)
+    return np.array([np.exp(logits - logsumexp(logits)), means * unit, np.exp(logarithms)])
+
+
+def gradient(points, x, unit):
+    """Return that of the mean log-likelihood, by complex steps."""
+
+    def log_likelihood(x):
+        logits, means, logarithms = x.reshape(3, -1)
+        z = (points[:, None] - means * unit) / np.exp(logarithms)
+        joint = logits - logsumexp(logits) - logarithms - z * z / 2
+        return logsumexp(joint, axis=1).mean()
+
+    steps = 1e-30j * np.eye(x.size)
+    return np.array([log_likelihood(x + step).imag for step in steps]) / 1e-30
+
+
+def bfgs(points, theta, n_iter):
+    """Yield the iterates of BFGS with a backtracking search, from the complete-data information."""
+    unit = 2.0 ** np.frexp(points.std())[1]
+    x, matrix, before = coordinates(theta, unit), None, None
+    yield theta
+    for _ in range(n_iter):
+        g, level = gradient(points, x, unit), em_map(points, theta)[1]
+        weights, _, scales = theta
+        shares = em_map(points, theta)[0][0]
+        squared = (scales / unit) ** 2
+        first = np.diag(np.concatenate([1 / weights, squared / shares, 1 / (2 * shares)]))
+        if before is not None:
+            matrix = first if matrix is None else matrix
+            s, y = x - before[0], before[1] - g
+            rho = 1 / (s @ y)
+            left = np.eye(x.size) - rho * np.outer(s, y)
+            matrix = left @ matrix @ left.T + rho * np.outer(s, s)
+        direction = (first if matrix is None else matrix) @ g
+        in_units = direction / np.repeat([1, points.std() / unit, 1], shares.size)
+        length = min(1.0, 0.5 / np.abs(in_units).max())
+        before = x, g
+        for _ in range(12):
+            new = x + length * direction
+            theta = from_coordinates(new, unit)
+            wanted = 1e-4 * length * (g @ direction) * points.size
+            if em_map(points, theta)[1] >= level + wanted:
+                break
+            length *= 0.2
+        else:
+            raise NotImplementedError
+        x = new
+        yield theta
+
+
 def plain(points, theta, n_iter):
     yield theta
     for _ in range(n_iter):
@@ -160,6 +220,7 @@ DEFINITIONS = {
     "anderson": anderson,
     "annealed": annealed,
     "classification": classification,
+    "bfgs": bfgs,
 }
 
 
@@ -181,7 +242,7 @@ def test_iterates_are_those_of_the_definition(name, case):
 
 
 @every_case
-@every_monotone
+@every_follower
 def test_reaches_the_optimum_of_plain_em(name, case):
     points, starts, model = problem(case)
     expected = run(points, starts, model, "em", TIGHT)
@@ -191,6 +252,34 @@ def test_reaches_the_optimum_of_plain_em(name, case):
     np.testing.assert_allclose(found.log_likelihood, expected.log_likelihood, rtol=1e-12)
     for part, other in zip(found.parameters, expected.parameters, strict=True):
         np.testing.assert_allclose(part, other, atol=1e-6)
+
+
+@every_case
+def test_bfgs_ends_at_an_optimum_and_mostly_at_that_of_em(case):
+    points, starts, model = problem(case, replicates=200)
+    expected = run(points, starts, model, "em", TIGHT)
+    found = run(points, starts, model, "bfgs", TIGHT)
+    assert (found.outcome == Outcome.CONVERGED).all()
+    assert (found.map_residual < 1e-8).all()
+    same = np.isclose(found.log_likelihood, expected.log_likelihood, rtol=1e-12, atol=0)
+    assert same.mean() >= 0.95
+    passes = found.map_evaluations + found.likelihood_evaluations
+    assert np.median(expected.map_evaluations / passes) >= 10
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("equal",), ("free", "free", "shared"), ("free", "free", 1.5), ("equal", "symmetric", 1.0),
+     ("free", "symmetric", "shared")],
+)  # fmt: skip
+def test_bfgs_reaches_the_optimum_within_the_model(arguments):
+    points, starts, _ = problem("touching", replicates=20)
+    model = make_model(2, *arguments)
+    starts = project(model, starts)
+    expected = run(points, starts, model, "em", TIGHT)
+    found = run(points, starts, model, "bfgs", TIGHT)
+    np.testing.assert_allclose(found.log_likelihood, expected.log_likelihood, rtol=1e-12)
+    assert np.median(found.likelihood_evaluations) < np.median(found.map_evaluations)
 
 
 @every_case
@@ -264,7 +353,7 @@ def test_accelerators_save_map_evaluations(name, least):
     assert np.median(plain_em.map_evaluations / passes) >= least
 
 
-@pytest.mark.parametrize("name", ["squarem", "anderson"])
+@pytest.mark.parametrize("name", ["squarem", "anderson", "bfgs"])
 def test_accelerators_end_on_hard_samples(name):
     """Three components on a sample of one: a relaxed safeguard can cycle for ever."""
     generator = np.random.default_rng(5)

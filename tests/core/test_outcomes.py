@@ -139,8 +139,8 @@ def judge(**changes):
         "iteration": 5, "max_iter": 5,
         "theta": np.array([[0.5, 0.5], [0.0, 1.0], [1.0, 1.0]]),
         "counts": np.array([3.0, 3.0]),
-        "log_likelihood": -10.0, "log_likelihood_1": -11.0, "fired": True, "model": FREE,
-        "monotone": True, "smallest_scale": 1e-6, "smallest_count": 1e-8,
+        "log_likelihood": -10.0, "log_likelihood_1": -11.0, "fired": True, "floored": False,
+        "model": FREE, "monotone": True, "smallest_scale": 1e-6, "smallest_count": 1e-8,
     }  # fmt: skip
     state |= changes
     return verdict(*state.values())
@@ -165,6 +165,13 @@ def test_precedence():
         reached.append(judge(**state))
     assert reached == [outcome for outcome in Outcome if outcome != Outcome.ERROR]
     assert judge(fired=False, max_iter=6) == GOES_ON
+
+
+def test_a_scale_at_its_floor_counts_at_the_end():
+    assert judge(floored=True) == Outcome.DEGENERATE_SCALE
+    assert judge(floored=True, fired=False) == Outcome.DEGENERATE_SCALE
+    assert judge(floored=True, max_iter=6) == Outcome.DEGENERATE_SCALE
+    assert judge(floored=True, fired=False, max_iter=6) == GOES_ON
 
 
 @pytest.mark.parametrize(

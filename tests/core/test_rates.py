@@ -115,7 +115,7 @@ def rate_of(points, masses, theta, model):
 def test_jacobian_against_the_complex_step(model, n, heavy):
     points, masses, theta = random_case(model, n, heavy)
     expected = expected_jacobian(points, masses, theta, model)
-    found = jacobians(points[None], masses, np.array(theta)[None], np.zeros(1, int), model)[0]
+    found = jacobians(points[None], masses, np.array(theta)[None], np.zeros(1, int), model, None)[0]
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * np.abs(expected).max() + 1e-13)
     radius = np.abs(np.linalg.eigvals(expected)).max()
     assert spectral_radii(found[None])[0] == pytest.approx(radius, rel=1e-12, abs=1e-13)

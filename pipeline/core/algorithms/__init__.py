@@ -5,11 +5,12 @@ place. What a step costs is counted in passes over the sample: map evaluations (
 E-step went into the iterate) and likelihood evaluations (they did not).
 """
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from pipeline.core.algorithms import anderson, squared, tempered
+from pipeline.core.algorithms import anderson, quasi_newton, squared, tempered
 from pipeline.core.compilation import compiled
 from pipeline.core.vector import splat
 
@@ -32,8 +33,8 @@ class Algorithm(NamedTuple):
     ``monotone``: whether its log-likelihood must not fall. ``guarded``: whether an iterate that
     lowers it is refused, and the fallback of ``refuse`` taken. ``smooth``: whether its map is the
     EM map in the end, smooth in the points, so that nodes may take their place and its fixed
-    points are those of EM. ``options``: the least and the
-    largest value of each of ``Options`` that it reads.
+    points are those of EM. ``options``: the least and the largest value of each of ``Options`` that
+    it reads. ``most_components``: how many it has memory for.
     """
 
     monotone: bool
@@ -41,6 +42,7 @@ class Algorithm(NamedTuple):
     smooth: bool
     description: str
     options: Mapping[str, tuple[float, float]] = MappingProxyType({})
+    most_components: float = math.inf
 
 
 ALGORITHMS: dict[str, Algorithm] = {
@@ -63,6 +65,13 @@ ALGORITHMS: dict[str, Algorithm] = {
         {"start": (1e-3, 1.0), "growth": (1.001, 1e3)},
     ),
     "classification": Algorithm(False, False, False, "hard assignment (Celeux & Govaert 1992)"),
+    "bfgs": Algorithm(
+        True,
+        True,
+        True,
+        "BFGS on the log-likelihood, gradient from the E-step (Nocedal & Wright 2006)",
+        most_components=100,
+    ),
 }
 
 
@@ -102,6 +111,7 @@ class Choice(NamedTuple):
     anderson: int | None = None
     annealed: Options | None = None
     classification: bool | None = None
+    bfgs: bool | None = None
 
 
 def choice(algorithm: str, options: Options) -> Choice:
@@ -112,12 +122,13 @@ def choice(algorithm: str, options: Options) -> Choice:
         "anderson": Choice(anderson=int(options.depth)),
         "annealed": Choice(annealed=options),
         "classification": Choice(classification=True),
+        "bfgs": Choice(bfgs=True),
     }
     return values[algorithm]
 
 
 @compiled
-def memory_rows(squarem, depth, annealed, n_components):
+def memory_rows(squarem, depth, annealed, bfgs, n_components):
     """Return how many rows of eight an algorithm needs for itself."""
     if squarem is not None:
         return squared.memory_rows(n_components)
@@ -125,24 +136,26 @@ def memory_rows(squarem, depth, annealed, n_components):
         return anderson.memory_rows(depth, n_components)
     if annealed is not None:
         return tempered.memory_rows(n_components)
+    if bfgs is not None:
+        return quasi_newton.memory_rows(n_components)
     return 0
 
 
 @compiled
 def step(
-    squarem, depth, annealed, classification, problem, active, unit, theta, level, constants, sums,
-    work, memory, mapped, residual,
+    squarem, depth, annealed, classification, bfgs, problem, active, unit, theta, level, constants,
+    sums, work, memory, mapped, residual,
 ):  # fmt: skip
     """Put the next iterate of every lane in the place of M(theta).
 
     Parameters
     ----------
-    squarem, depth, annealed, classification
+    squarem, depth, annealed, classification, bfgs
         See ``Choice``.
     problem, active, unit, theta, constants, sums, work
         See ``pipeline.core.em_map``.
     level : vector
-        The log-likelihood at theta.
+        The objective at theta: the log-likelihood and, if there is one, its penalty.
     memory : rows
         The algorithm's own; all 0 in a lane that begins a fit.
     mapped : rows, shape (3 * K * 8,)
@@ -166,7 +179,7 @@ def step(
         )
         maps = splat(3.0)
     if depth is not None:
-        anderson.step(depth, problem, active, theta, level, memory, mapped)
+        anderson.step(depth, problem, active, unit, theta, level, memory, mapped)
     if annealed is not None:
         residual, likelihoods, armed = tempered.annealed(
             annealed, problem, active, unit, theta, constants, sums, work, memory, mapped, residual
@@ -176,14 +189,30 @@ def step(
             problem, active, unit, theta, constants, sums, work, mapped
         )
         likelihoods = one
+    if bfgs is not None:
+        quasi_newton.step(problem, unit, theta, sums, memory, mapped)
     return residual, maps, likelihoods, armed
 
 
 @compiled
-def refuse(squarem, depth, n_components, refused, memory, theta, residual):
-    """Put the fallback in the place of the iterate in the refused lanes; return the residual."""
+def accepted(bfgs, memory, level, level_before):
+    """Return the lanes in which a guarded algorithm keeps the iterate with this objective."""
+    if bfgs is not None:
+        return quasi_newton.enough(memory, level, level_before)
+    return level >= level_before
+
+
+@compiled
+def refuse(squarem, depth, bfgs, problem, refused, unit, memory, theta, residual):
+    """Put the fallback in the place of the iterate in the refused lanes; return the residual.
+
+    The one of BFGS is its next trial, which can be refused again.
+    """
+    n_components = problem.model.n_components
     if squarem is not None:
         return squared.refuse(n_components, refused, memory, theta, residual)
     if depth is not None:
         anderson.refuse(n_components, refused, memory, theta)
+    if bfgs is not None:
+        quasi_newton.refuse(problem, refused, unit, memory, theta)
     return residual

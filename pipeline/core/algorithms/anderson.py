@@ -6,7 +6,7 @@ last differences of theta and f in the columns of X and F, the iterate is theta 
 the damped least-squares solution of F g = f: |g|^2 is a part d = 1 / (1 + 1.2^(25 - s)) of what it
 is without damping, and s grows with every cycle of ``depth`` columns that ends no lower than it
 began. After a cycle the columns are dropped. An iterate that lowers the log-likelihood is refused
-for M(theta), without the paper's allowance.
+for M(theta), without the paper's allowance. Scales are raised to the floor, if there is one.
 """
 
 import math
@@ -79,7 +79,7 @@ def _damped_solution(gram, right, size, part, solution):
 
 
 @compiled
-def _propose(lane, depth, n, free_weights, theta, level, memory, mapped):
+def _propose(lane, depth, n, free_weights, floor, theta, level, memory, mapped):
     """Put the iterate of one lane in the place of its M(theta); n / 8 rows of parameters."""
     last_theta, last_f = HEAD + n, HEAD + 2 * n
     x, f = HEAD + 3 * n, HEAD + (3 + depth) * n
@@ -118,6 +118,8 @@ def _propose(lane, depth, n, free_weights, theta, level, memory, mapped):
         value = mapped[j]
         for a in range(columns):
             value -= solution[a] * (memory[x + n * a + j] + memory[f + n * a + j])
+        if j >= 2 * n // 3:
+            value = max(value, floor)
         mapped[j] = value
         is_mean = n // 3 <= j < 2 * n // 3
         inside = inside and (value > 0.0 or (is_mean and abs(value) < math.inf))
@@ -132,15 +134,25 @@ def _propose(lane, depth, n, free_weights, theta, level, memory, mapped):
 
 
 @compiled
-def step(depth, problem, active, theta, level, memory, mapped):
+def _set_floors(floor, unit, floors):
+    """Fill the floor of the scales in each lane, if there is one."""
+    if floor is not None:
+        store(floors, 0, splat(floor) * unit)
+
+
+@compiled
+def step(depth, problem, active, unit, theta, level, memory, mapped):
     """Put the next iterate in the place of M(theta) in ``mapped``; ``level`` is at theta."""
     n = 3 * LANES * problem.model.n_components
     free_weights = problem.model.weights == FREE
-    levels = np.empty(LANES)
+    levels, floors = np.empty(LANES), np.full(LANES, -math.inf)
     store(levels, 0, level)
+    _set_floors(problem.floor, unit, floors)
     for lane in range(1 if problem.all_lanes else LANES):
         if (active >> lane) & 1:
-            _propose(lane, depth, n, free_weights, theta, levels[lane], memory, mapped)
+            _propose(
+                lane, depth, n, free_weights, floors[lane], theta, levels[lane], memory, mapped
+            )
     if problem.all_lanes:
         for j in range(0, n, LANES):
             store(mapped, j, splat(mapped[j]))
