@@ -93,6 +93,8 @@ def test_tables_have_their_columns_and_one_row_per_fit(workspace):
         "convergence.parquet",
         "convergence.csv",
         "derived.parquet",
+        "slopes.parquet",
+        "claims.parquet",
         "metrics.json",
         "figures",
         "report.html",

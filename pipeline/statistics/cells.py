@@ -47,10 +47,10 @@ def convergence(fits: pd.DataFrame, plan: Plan, beside: pd.DataFrame | None = No
     -------
     DataFrame
         Labels and sizes of the cell, the number of fits of every outcome, then the statistics of
-        `convergence_share`, `reference_share`, `iterations`, `final_log_likelihood`, `rates`,
-        `numerical_error` and, for each parameter, `accuracy`. What does not exist is missing: bias
-        and RMSE without a truth of the model's size, an MCSE from one replicate, a mean over no
-        finite fit.
+        `convergence_share`, `reference_share`, `iterations`, `final_log_likelihood`, for each
+        parameter `accuracy`, then `rates` and `numerical_error`. What does not exist is missing:
+        bias and RMSE without a truth of the model's size, an MCSE from one replicate, a mean over
+        no finite fit.
 
     Raises
     ------
@@ -70,12 +70,11 @@ def convergence(fits: pd.DataFrame, plan: Plan, beside: pd.DataFrame | None = No
         iterations(fits["n_iter"]),
         finite.groupby(level="position").sum().rename("n_finite"),
         final_log_likelihood(fits["log_likelihood"].where(finite), plan),
-        rates(fits),
-        numerical_error(fits),
     ]
     for name in parameter_columns(plan.n_components):
         error = (fits[name] - truths[name].reindex(fits.index, level="position")).where(finite)
         parts += [truths[name].rename(f"true_{name}"), accuracy(error, name)]
+    parts += [rates(fits), numerical_error(fits)]
     table = pd.concat(parts, axis=1)
     counts = [column for column in table.columns if column.startswith("n_")]
     counts = [column for column in counts if not column.startswith("n_iter")]
