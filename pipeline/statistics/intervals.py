@@ -84,9 +84,9 @@ def effective_number(
     variance is estimated: Korn & Graubard (1998), "Confidence intervals for proportions with small
     expected number of positive counts estimated from survey data", Survey Methodology 24,
     193-201. At least the number of replicates, which it is if trials of a replicate all agree (and
-    at 0 or 1, where nothing tells whether they do), at most that of trials.
+    at 0 or 1 or with few replicates, where nothing tells whether they do), at most that of trials.
     """
-    if number == replicates or not 0.0 < share < 1.0 or replicates < 2:
+    if number == replicates or not 0.0 < share < 1.0 or replicates < FEWEST_REPLICATES:
         return float(replicates)
     variance = mcse * mcse * replicates / (replicates - 1.0)
     if not variance > 0.0:

@@ -329,7 +329,14 @@ def test_copies_of_a_start_add_no_precision():
     got, expected = convergence(copies, ten), convergence(fits, one)
     differ = ["starts", "n_fits", "n_finite", *(f"n_{name}" for name in OUTCOMES)]
     # Quantiles of copied values interpolate elsewhere; they have no error to be fooled.
-    differ += ["n_near_singular", "n_iter_q10", "n_iter_q90", "n_iter_median"]
+    differ += [
+        "n_rate_theory",
+        "n_rate_observed",
+        "n_near_singular",
+        "n_iter_q10",
+        "n_iter_q90",
+        "n_iter_median",
+    ]
     pd.testing.assert_frame_equal(
         got.drop(columns=differ), expected.drop(columns=differ), rtol=1e-12
     )
