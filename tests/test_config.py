@@ -406,7 +406,7 @@ CLAIM = "name: c, claim: a, source: b"
             f"claims=[{{{CLAIM}, statistic: x, at_most: 1, at_least: 0}}]",
             "c: got 'at_least, at_most'",
         ),
-        (f"claims=[{{{CLAIM}, statistic: x, at_most: .nan}}]", "at_most: got '.nan'"),
+        (f"claims=[{{{CLAIM}, statistic: x, at_most: .nan}}]", "at_most: Value '.nan'"),
         (f"claims=[{{{CLAIM}, statistic: x, at_most: nan}}]", "at_most: got nan; allowed: finite"),
         (f"claims=[{{{CLAIM}, statistic: x, expected: 1, margin: 0}}]", "margin: got 0.0; allowed"),
         (
