@@ -153,6 +153,12 @@ def _check_shape(given: Any, key: str = "") -> None:
         good = isinstance(given, list) and all(isinstance(partial, dict) for partial in given)
         if not good:
             _refuse(key, given, "null, or a list of partial cells, [{mixture: notebook}]")
+    if key in ("slopes", "claims"):
+        if not isinstance(given, list) or not all(isinstance(entry, dict) for entry in given):
+            _refuse(key, given, "a list of mappings, [{name: ..., statistic: ...}]")
+        for index, entry in enumerate(given):
+            if not isinstance(entry.get("where"), dict | None):
+                _refuse(f"{key}[{index}].where", entry["where"], "null, or a partial cell, {...}")
     if isinstance(given, dict):
         for name, value in given.items():
             _check_shape(value, f"{key}.{name}" if key else str(name))
@@ -223,6 +229,8 @@ def check(config: dict[str, Any]) -> None:
     _check_sizes(config)
     _check_schedule(config["schedule"])
     _check_only(config)
+    _check_slopes(config)
+    _check_claims(config)
     _integer("replicates", config["replicates"], 1, MOST_REPLICATES)
     _integer("starts", config["starts"], 1, MOST_STARTS)
     _integer("seed", config["seed"], 0, 2**63 - 1)
@@ -326,11 +334,70 @@ def _check_degeneracy(degeneracy: dict[str, Any]) -> None:
 
 def _check_only(config: dict[str, Any]) -> None:
     for partial in config["only"] or []:
-        for key, value in partial.items():
-            _choice("only", key, CELL_KEYS)
-            known = list(config["sample_sizes"] if key == "sample_size" else config[key])
-            if value not in known:
-                _refuse(f"only.{key}", value, ", ".join(map(str, known)) or "nothing")
+        _check_partial("only", partial, config)
+
+
+def _check_partial(where: str, partial: dict[str, Any], config: dict[str, Any]) -> None:
+    for key, value in partial.items():
+        _choice(where, key, CELL_KEYS)
+        known = list(config["sample_sizes"] if key == "sample_size" else config[key])
+        if value not in known:
+            _refuse(f"{where}.{key}", value, ", ".join(map(str, known)) or "nothing")
+
+
+def _check_named(key: str, entries: list[dict[str, Any]]) -> None:
+    for index, entry in enumerate(entries):
+        if not NAME.fullmatch(entry["name"]):
+            _refuse(f"{key}[{index}].name", entry["name"], "letters, digits, '_' and '.'")
+    _distinct(f"{key}: name", [entry["name"] for entry in entries])
+
+
+def _check_slopes(config: dict[str, Any]) -> None:
+    _check_named("slopes", config["slopes"])
+    for slope in config["slopes"]:
+        key = f"slopes: {slope['name']}"
+        _check_partial(f"{key}: where", slope["where"] or {}, config)
+        labels = [label for label in CELL_KEYS if label != slope["factor"]]
+        for label in slope["by"] or []:
+            _choice(f"{key}: by", label, labels)
+        _distinct(f"{key}: by", slope["by"] or [])
+
+
+def _check_claims(config: dict[str, Any]) -> None:
+    level = config["claims_level"]
+    if not 0.5 <= level < 1.0:
+        _refuse("claims_level", level, "a number from 0.5 to below 1")
+    _check_named("claims", config["claims"])
+    for claim in config["claims"]:
+        key = f"claims: {claim['name']}"
+        for part in ("claim", "source"):
+            if not claim[part].strip():
+                _refuse(f"{key}: {part}", claim[part], "text: every claim has words and a source")
+        if (claim["statistic"] is None) == (claim["slope"] is None):
+            given = [part for part in ("statistic", "slope") if claim[part] is not None]
+            _refuse(key, " and ".join(given) or "neither", "statistic or slope, one of the two")
+        if claim["slope"] is not None:
+            _choice(f"{key}: slope", claim["slope"], [slope["name"] for slope in config["slopes"]])
+        _check_partial(f"{key}: where", claim["where"] or {}, config)
+        _check_region(key, claim)
+        _between(f"{key}: allowed_missing", claim["allowed_missing"], 0.0, 1.0)
+
+
+def _check_region(key: str, claim: dict[str, Any]) -> None:
+    """Refuse a claim that does not say one region, of more than a point."""
+    parts = ("expected", "margin", "at_least", "at_most", "between")
+    given = {part: claim[part] for part in parts if claim[part] is not None}
+    if set(given) not in ({"expected", "margin"}, {"at_least"}, {"at_most"}, {"between"}):
+        allowed = "expected with margin, at_least, at_most, or between"
+        _refuse(key, ", ".join(given) or "no region", allowed)
+    for part, value in given.items():
+        _numbers(f"{key}: {part}", value)
+    if "margin" in given and not given["margin"] > 0:
+        _refuse(f"{key}: margin", given["margin"], "a positive number, in units of the statistic")
+    if "between" in given and not (
+        len(given["between"]) == 2 and given["between"][0] < given["between"][1]
+    ):
+        _refuse(f"{key}: between", given["between"], "[low, high] with low < high")
 
 
 def _check_tracking(tracking: dict[str, Any]) -> None:

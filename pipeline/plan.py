@@ -28,7 +28,7 @@ FILE = "plan.yaml"
 # Where and how fast the work is done, and where it is shown, decides no number.
 NOT_CONTENT = ("executor", "tracking", "store_dir")
 # What of the configuration only the stage aggregate reads.
-AGGREGATED = ("reference",)
+AGGREGATED = ("reference", "slopes", "claims", "claims_level")
 
 
 @dataclass(frozen=True)
@@ -157,6 +157,7 @@ def make_plan(config: dict[str, Any]) -> tuple[Plan, list[str]]:
         )
     if not cells:
         raise InputError(f"only: no cell matches {config['only']!r}; allowed: cells of the grid")
+    _check_selections(config, cells)
     used = {cell.data_set for cell in cells}
     data_sets = tuple(data for data in data_sets if data.id in used)
     kept = {
@@ -295,6 +296,21 @@ def _wanted(
         "algorithm": algorithm,
     }
     return only is None or any(partial.items() <= cell.items() for partial in only)
+
+
+def matches(cell: Cell, where: dict[str, Any] | None) -> bool:
+    """Tell whether a cell is one that a partial cell describes; None describes all."""
+    return all(getattr(cell, key) == value for key, value in (where or {}).items())
+
+
+def _check_selections(config: dict[str, Any], cells: tuple[Cell, ...]) -> None:
+    for key in ("slopes", "claims"):
+        for entry in config[key]:
+            if not any(matches(cell, entry["where"]) for cell in cells):
+                raise InputError(
+                    f"{key}: {entry['name']}: where: no cell matches {entry['where']!r}; "
+                    "allowed: cells of the grid"
+                )
 
 
 def _n_components(config: dict[str, Any], data: DataSet, model: str) -> int:

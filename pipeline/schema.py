@@ -104,6 +104,35 @@ class Reference:
 
 
 @dataclass
+class Slope:
+    """A scaling law to fit: the logarithm of a statistic on the logarithm of a factor."""
+
+    name: str = MISSING
+    statistic: str = MISSING
+    factor: str = MISSING
+    where: dict[str, Any] | None = None
+    by: list[str] | None = None
+
+
+@dataclass
+class Claim:
+    """What a source says about a statistic of cells, or about a slope, and the region claimed."""
+
+    name: str = MISSING
+    claim: str = MISSING
+    source: str = MISSING
+    statistic: str | None = None
+    slope: str | None = None
+    where: dict[str, Any] | None = None
+    expected: float | None = None
+    margin: float | None = None
+    at_least: float | None = None
+    at_most: float | None = None
+    between: list[float] | None = None
+    allowed_missing: float = 0.0
+
+
+@dataclass
 class Executor:
     """Where the blocks of fits run."""
 
@@ -141,6 +170,9 @@ class Config:
     starts: int = MISSING
     seed: int = MISSING
     only: list[dict[str, Any]] | None = None
+    slopes: list[Slope] = field(default_factory=list)
+    claims: list[Claim] = field(default_factory=list)
+    claims_level: float = MISSING
     compression: str = MISSING
     compression_tolerance: float = MISSING
     report: str = MISSING

@@ -181,6 +181,8 @@ def _fit_row(
         **last,
         "rate_observed": np.nan,
         "rate_theory": np.nan,
+        "map_residual": np.nan,
+        "compression_error_bound": 0.0,
     }
 
 
@@ -190,7 +192,8 @@ def _table(rows: list[dict[str, Any]], plan: Plan) -> pd.DataFrame:
     parameters = [
         f"{part}_{k}" for part in ("weight", "mean", "scale") for k in range(plan.n_components)
     ]
-    rates = [name for name in ("rate_observed", "rate_theory") if name in table]
+    rates = ("rate_observed", "rate_theory", "map_residual", "compression_error_bound")
+    rates = [name for name in rates if name in table]
     before = [name for name in table.columns if name not in {*parameters, *rates}]
     table = table.reindex(columns=[*before, *parameters, *rates])
     texts = ("cell", "mixture", "observed", "model", "init", "algorithm", "fit_id", "outcome")

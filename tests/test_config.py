@@ -388,3 +388,53 @@ def test_observed_data_have_no_truth_to_start_from(name, workspace):
     settings = ["mixture=[]", observed, "model.notebook.n_components=2", f"init=[{name}]"]
     with pytest.raises(InputError, match=f"init: {name} needs a known truth"):
         make_plan(compose(settings))
+
+
+CLAIM = "name: c, claim: a, source: b"
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("claims_level=1", "claims_level: got 1.0; allowed: a number from 0.5"),
+        ("claims=3", "claims: got 3; allowed: a list of mappings"),
+        ("claims=[3]", "claims: got [3]; allowed: a list of mappings"),
+        ("slopes=[{name: law, statistic: a, factor: b, where: x}]", "slopes[0].where: got 'x'"),
+        ("slopes=[{name: law, statistic: a}]", "factor"),
+        ("slopes=[{name: law, statistic: a, factor: b, what: c}]", "unknown key; allowed here"),
+        ("slopes=[{name: a b, statistic: a, factor: b}]", "slopes[0].name: got 'a b'"),
+        ("slopes=[{name: l, statistic: a, factor: init, by: [init]}]", "l: by: got 'init'"),
+        ("slopes=[{name: l, statistic: a, factor: b, where: {init: no}}]", "where.init: got 'no'"),
+        (f"claims=[{{{CLAIM}, at_most: 1}}]", "c: got 'neither'; allowed: statistic or slope"),
+        (f"claims=[{{{CLAIM}, statistic: x, slope: y, at_most: 1}}]", "'statistic and slope'"),
+        (f"claims=[{{{CLAIM}, slope: y, at_most: 1}}]", "c: slope: got 'y'; allowed: "),
+        (f"claims=[{{{CLAIM}, statistic: x}}]", "c: got 'no region'; allowed: expected"),
+        (f"claims=[{{{CLAIM}, statistic: x, expected: 1}}]", "c: got 'expected'; allowed"),
+        (
+            f"claims=[{{{CLAIM}, statistic: x, at_most: 1, at_least: 0}}]",
+            "c: got 'at_least, at_most'",
+        ),
+        (f"claims=[{{{CLAIM}, statistic: x, at_most: .nan}}]", "at_most: Value '.nan'"),
+        (f"claims=[{{{CLAIM}, statistic: x, at_most: nan}}]", "at_most: got nan; allowed: finite"),
+        (f"claims=[{{{CLAIM}, statistic: x, expected: 1, margin: 0}}]", "margin: got 0.0; allowed"),
+        (
+            f"claims=[{{{CLAIM}, statistic: x, between: [1, 0]}}]",
+            "between: got [1.0, 0.0]; allowed",
+        ),
+        (f"claims=[{{{CLAIM}, statistic: x, at_most: 1, allowed_missing: 2}}]", "allowed_missing"),
+        (
+            f"claims=[{{{CLAIM}, statistic: x, at_most: 1, where: {{size: 2}}}}]",
+            "got 'size'; allowed",
+        ),
+        ("claims=[{name: c, claim: '', source: b, statistic: x, at_most: 1}]", "c: claim: got ''"),
+        (
+            f"claims=[{{{CLAIM}, statistic: x, at_most: 1}},{{{CLAIM}, statistic: x, at_most: 2}}]",
+            "claims: name: got ['c', 'c']; allowed: every entry once",
+        ),
+    ],
+)
+def test_slopes_and_claims_that_cannot_be_judged_are_refused(override, words):
+    with pytest.raises(InputError) as error:
+        compose([override])
+    assert words in str(error.value)
+    assert len(str(error.value).splitlines()) == 1

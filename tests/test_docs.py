@@ -13,7 +13,9 @@ from pipeline.core.starts import INITS
 from pipeline.core.stopping import STOPPING_RULES
 from pipeline.plan import make_plan
 from pipeline.statistics.cells import convergence
+from pipeline.statistics.claims import claims
 from pipeline.statistics.references import derived
+from pipeline.statistics.slopes import slopes
 from pipeline.tables import OUTCOMES, fits_schema, traces_schema
 from tests.factories import make_study
 
@@ -58,6 +60,11 @@ def test_every_column_is_explained():
     table = convergence(study.fits, study.plan)
     names = [*fits_schema(1).names, *traces_schema(1).names, *table.columns]
     names += list(derived(study.fits, study.plan).columns)
+    law = "slopes=[{name: law, statistic: rmse_mean_0, factor: sample_size}]"
+    claim = "claims=[{name: c, claim: a, source: b, slope: law, at_most: 0}]"
+    claimed = make_plan(compose([law, claim]))[0]
+    lines = slopes(table, claimed)
+    names += [*lines.columns, *claims(table, lines, claimed).columns]
     for name in names:
         # One parameter stands for all of them, one count for all outcomes.
         base = re.sub(r"(weight|mean|scale)_\d+", "mean_0", name).removesuffix("_mcse")

@@ -11,7 +11,10 @@ from pipeline.files import atomic_write, write_text
 from pipeline.plan import read_plan
 from pipeline.stages import run
 from pipeline.statistics.cells import convergence, fit_columns
+from pipeline.statistics.claims import check as check_claims
+from pipeline.statistics.claims import claims, counts, sentences
 from pipeline.statistics.references import derived
+from pipeline.statistics.slopes import slopes
 from pipeline.tables import FITS, OUTCOMES, STATISTICS, check_parts, read_fits, write_statistics
 
 log = logging.getLogger(__name__)
@@ -21,17 +24,25 @@ def aggregate(folder: Path) -> None:
     """Write the statistics of a results folder: per cell, per fit, and of the whole study."""
     plan = read_plan(folder)
     check_parts(folder, plan, [FITS])
+    check_claims(plan)
     fits = read_fits(folder, [*fit_columns(plan), "fit_id"])
     beside = derived(fits, plan)
     with atomic_write(folder / "derived.parquet") as path:
         beside.to_parquet(path, index=False)
     table = convergence(fits, plan, beside)
+    lines = slopes(table, plan)
+    judged = claims(table, lines, plan)
+    for name, rows in (("slopes", lines), ("claims", judged)):
+        with atomic_write(folder / f"{name}.parquet") as path:
+            rows.to_parquet(path, index=False)
     write_statistics(folder / STATISTICS, table, plan)
     # Shortest decimals that read back as the same float64.
     write_text(folder / "convergence.csv", table.to_csv(index=False, lineterminator="\n"))
-    text = json.dumps(metrics(table), indent=2, sort_keys=True, allow_nan=False)
+    text = json.dumps(metrics(table) | counts(judged), indent=2, sort_keys=True, allow_nan=False)
     write_text(folder / "metrics.json", text + "\n")
     log.info("aggregate: %d cells, %d fits", len(table), table["n_fits"].sum())
+    for sentence in sentences(judged):
+        log.info("%s", sentence)
 
 
 def metrics(table: pd.DataFrame) -> dict[str, float]:

@@ -14,6 +14,7 @@ from pipeline.config import compose
 from pipeline.errors import InputError
 from pipeline.plan import Plan, make_plan, write_plan
 from pipeline.stages import exit_status, params, timed
+from pipeline.statistics.claims import check as check_claims
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 def plan(config: dict[str, Any], folder: Path) -> Plan:
     """Plan a checked configuration into a results folder; nothing is written on bad input."""
     result, remarks = make_plan(config)
+    check_claims(result)
     for remark in remarks:
         log.info("%s", remark)
     _check_space(result, folder)

@@ -20,11 +20,14 @@ from pipeline.statistics.replicates import (
 )
 from pipeline.tables import LABELS, OUTCOMES, parameter_columns
 
+RATES = ("rate_theory", "rate_observed")
+
 
 def fit_columns(plan: Plan) -> list[str]:
     """Return the columns of the fits table that `convergence` reads."""
     keys = ["cell", "replicate", "start", "outcome", "n_iter", "log_likelihood"]
-    return keys + parameter_columns(plan.n_components)
+    rate = [*RATES, "map_residual", "compression_error_bound"]
+    return keys + parameter_columns(plan.n_components) + rate
 
 
 def convergence(fits: pd.DataFrame, plan: Plan, beside: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -44,9 +47,10 @@ def convergence(fits: pd.DataFrame, plan: Plan, beside: pd.DataFrame | None = No
     -------
     DataFrame
         Labels and sizes of the cell, the number of fits of every outcome, then the statistics of
-        `convergence_share`, `reference_share`, `iterations`, `final_log_likelihood` and, for each
-        parameter, `accuracy`. What does not exist is missing: bias and RMSE without a truth of the
-        model's size, an MCSE from one replicate, a mean over no finite fit.
+        `convergence_share`, `reference_share`, `iterations`, `final_log_likelihood`, for each
+        parameter `accuracy`, then `rates` and `numerical_error`. What does not exist is missing:
+        bias and RMSE without a truth of the model's size, an MCSE from one replicate, a mean over
+        no finite fit.
 
     Raises
     ------
@@ -70,6 +74,7 @@ def convergence(fits: pd.DataFrame, plan: Plan, beside: pd.DataFrame | None = No
     for name in parameter_columns(plan.n_components):
         error = (fits[name] - truths[name].reindex(fits.index, level="position")).where(finite)
         parts += [truths[name].rename(f"true_{name}"), accuracy(error, name)]
+    parts += [rates(fits), numerical_error(fits)]
     table = pd.concat(parts, axis=1)
     counts = [column for column in table.columns if column.startswith("n_")]
     counts = [column for column in counts if not column.startswith("n_iter")]
@@ -126,6 +131,35 @@ def final_log_likelihood(log_likelihood: pd.Series, plan: Plan) -> pd.DataFrame:
     sizes = pd.Series([1 if c.sample_size == math.inf else c.sample_size for c in plan.cells])
     columns |= {"mean_log_likelihood": mean / sizes, "mean_log_likelihood_mcse": error / sizes}
     return pd.DataFrame(columns)
+
+
+def rates(fits: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean rates of convergence, and how many fits have one, per cell.
+
+    `rate_theory` and `rate_observed` are those of the fits that have them (converged ones): with
+    (.)_r the mean over these starts of replicate r, mean((.)_r), MCSE sd((.)_r) / sqrt(R).
+    """
+    columns: dict[str, pd.Series] = {}
+    for name in RATES:
+        rate = fits[name].astype(float)
+        mean, error = mean_and_mcse(replicate_means(rate))
+        number = rate.groupby(level="position").count()
+        columns |= {f"n_{name}": number, f"{name}_mean": mean, f"{name}_mean_mcse": error}
+    return pd.DataFrame(columns)
+
+
+def numerical_error(fits: pd.DataFrame) -> pd.Series:
+    """Return how far estimates may lie from exact fixed points, in units, largest of each cell.
+
+    With f the map residual and J the Jacobian of the EM map, theta - theta* = (I - J)^-1 f to first
+    order, so that f / (1 - rate_theory) bounds it in the norm in which J is symmetric; the error
+    bound of the nodes comes on top. Missing where a fit has no rate below 1.
+    """
+    rate = fits["rate_theory"].astype(float)
+    distance = fits["map_residual"] / (1.0 - rate.where(rate < 1.0))
+    error = (distance + fits["compression_error_bound"]).fillna(np.inf)
+    largest = error.groupby(level="position").max()
+    return largest.where(np.isfinite(largest)).rename("numerical_error")
 
 
 def accuracy(error: pd.Series, name: str) -> pd.DataFrame:

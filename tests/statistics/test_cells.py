@@ -39,6 +39,9 @@ CONFIG = {
     "mixture": {"pair": TRUTH},
     "init": {name: {"method": name} for name in ("random_points", "kmeans_pp", "truth")},
     "reference": {"tolerance": 1e-6, "scale_ratio": 1e-3},
+    "slopes": [],
+    "claims": [],
+    "claims_level": 0.95,
 }
 FLAT_TRUTH = [0.25, 0.75, -1.0, 2.0, 0.5, 1.5]
 
@@ -87,7 +90,19 @@ def random_fits(plan, seed=1):
                     "log_likelihood": rng.normal(-100.0, 5.0),
                 }
                 rows.append(row | {name: rng.normal() for name in names(c.n_components)})
-    return pd.DataFrame(rows, columns=fit_columns(plan))
+    return with_rates(pd.DataFrame(rows, columns=fit_columns(plan)), seed)
+
+
+def with_rates(fits, seed=1):
+    """Rates that may be missing or, at a saddle, above 1; residuals and bounds."""
+    rng = np.random.default_rng([seed, 1])
+    theory, observed = rng.uniform(0.1, 1.05, (2, len(fits)))
+    return fits.assign(
+        rate_theory=np.where(rng.random(len(fits)) < 0.1, np.nan, theory),
+        rate_observed=np.where(rng.random(len(fits)) < 0.3, np.nan, observed),
+        map_residual=rng.uniform(0.0, 1e-8, len(fits)),
+        compression_error_bound=rng.uniform(0.0, 1e-10, len(fits)),
+    )
 
 
 def fits_of(plan, **columns):
@@ -212,6 +227,17 @@ def naive(fits, plan):
                     strict=True,
                 )
             )
+        for name in ("rate_theory", "rate_observed"):
+            have = [row for row in mine if not math.isnan(row[name])]
+            out[f"n_{name}"] = len(have)
+            mean, mcse = mean_and_mcse(replicate_means(have, lambda row, n=name: row[n]))
+            out[f"{name}_mean"], out[f"{name}_mean_mcse"] = mean, mcse
+        errors = [
+            row["map_residual"] / (1.0 - row["rate_theory"]) + row["compression_error_bound"]
+            for row in mine
+            if row["rate_theory"] < 1.0
+        ]
+        out["numerical_error"] = max(errors) if len(errors) == len(mine) else math.nan
         rows.append(out)
     return pd.DataFrame(rows)
 
@@ -246,6 +272,7 @@ def test_types_and_labels(varied):
     text = ["cell", "mixture", "observed", "model", "init", "algorithm"]
     assert [str(got[name].dtype) for name in text] == ["str"] * 6
     counts = [f"n_{name}" for name in ["fits", *OUTCOMES, "near_singular", "finite"]]
+    counts += ["n_rate_theory", "n_rate_observed"]
     whole = ["sample_size", "replicates", "starts", *counts]
     assert [str(got[name].dtype) for name in whole] == ["int64"] * len(whole)
     assert {str(t) for t in got.drop(columns=text + whole).dtypes} == {"float64"}
@@ -302,7 +329,14 @@ def test_copies_of_a_start_add_no_precision():
     got, expected = convergence(copies, ten), convergence(fits, one)
     differ = ["starts", "n_fits", "n_finite", *(f"n_{name}" for name in OUTCOMES)]
     # Quantiles of copied values interpolate elsewhere; they have no error to be fooled.
-    differ += ["n_near_singular", "n_iter_q10", "n_iter_q90", "n_iter_median"]
+    differ += [
+        "n_rate_theory",
+        "n_rate_observed",
+        "n_near_singular",
+        "n_iter_q10",
+        "n_iter_q90",
+        "n_iter_median",
+    ]
     pd.testing.assert_frame_equal(
         got.drop(columns=differ), expected.drop(columns=differ), rtol=1e-12
     )
@@ -402,6 +436,7 @@ def test_standard_errors_are_the_spread_over_repeated_studies():
             "log_likelihood": -100.0 + 3.0 * error,
         }
     ).assign(**dict(zip(names(2), FLAT_TRUTH, strict=True)))
+    fits = with_rates(fits)
     got = convergence(fits.assign(mean_0=-1.0 + 0.3 + error), plan)
     for name in ("converged_share", "log_likelihood_mean", "bias_mean_0", "rmse_mean_0"):
         claimed = (got[f"{name}_mcse"] ** 2).mean()
@@ -439,7 +474,8 @@ def test_aggregate_writes_the_same_table_twice(varied, folder):
 
 def test_aggregate_is_deterministic_and_leaves_nothing_behind(varied, folder):
     aggregate(folder)
-    files = ["convergence.csv", "convergence.parquet", "derived.parquet", "metrics.json"]
+    files = ["claims.parquet", "convergence.csv", "convergence.parquet", "derived.parquet"]
+    files += ["metrics.json", "slopes.parquet"]
     before = [(folder / name).read_bytes() for name in files]
     shuffled = with_ids(varied[0]).sample(frac=1.0, random_state=3)
     write_tables(varied[1], shuffled, shuffled.iloc[:0], folder)

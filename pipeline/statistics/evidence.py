@@ -1,0 +1,173 @@
+"""Evidence: what a cell or a slope tells about a statistic, as an interval or a reason for none."""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from pipeline.core.mixture import mixture_standard_deviation
+from pipeline.core.starts import INITS
+from pipeline.plan import Cell, Plan
+from pipeline.statistics import intervals
+
+# The level of the columns `_low` and `_high` of a statistic that has no MCSE.
+TABLE_LEVEL = 0.95
+# Statistics that are never negative, and skewed.
+POSITIVE = ("rmse_", "mse_", "empirical_se_", "expected_running_time")
+# Counts and shares of fits: without numerical error.
+COUNTED = ("n_", "map_evaluations", "expected_running_time")
+# The numerical error is of first order, in another norm, and of the parameters: a factor for that.
+NUMERICAL_MARGIN = 100.0
+# Through two points there is always a line.
+FEWEST_POINTS = 3
+
+
+class Interval(NamedTuple):
+    """What a cell or a slope tells: the estimate, its interval, and why there is none."""
+
+    estimate: float
+    mcse: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    n: float = math.nan
+    reason: str = ""
+    exact: tuple[float, float] = (math.nan, math.nan)  # of a share, that the verdict needs too
+
+
+def is_share(statistic: str) -> bool:
+    """Tell whether a statistic is a share of fits."""
+    return statistic.removesuffix("_converged").endswith("_share") or statistic.startswith(
+        "coverage_"
+    )
+
+
+def _behind(row: pd.Series, cell: Cell, statistic: str) -> int:
+    """Return how many fits of a cell have the value that a statistic is made of."""
+    for counted in (f"n_{statistic}", f"n_{statistic.removesuffix('_mean')}"):
+        if counted in row:
+            return int(row[counted])
+    if statistic.endswith("_converged"):
+        return int(row["n_converged"])
+    every = statistic.startswith(COUNTED) or statistic.endswith("_share")
+    return int(row["n_fits" if every else "n_finite"])
+
+
+def _missing(row: pd.Series, cell: Cell, claim: dict[str, Any], statistic: str) -> str:
+    """Return the objection that fits without a value make, if they are more than allowed."""
+    planned = cell.replicates * cell.starts
+    missing = planned - _behind(row, cell, statistic)
+    if missing <= claim["allowed_missing"] * planned:
+        return ""
+    return f"{missing} of {planned} fits have no value in {cell.id}; allowed_missing accepts more"
+
+
+def cell_interval(
+    row: pd.Series, cell: Cell, claim: dict[str, Any], plan: Plan, level: float
+) -> Interval:
+    """Return the interval of a statistic of one cell."""
+    statistic = claim["statistic"]
+    value = float(row[statistic])
+    if not math.isfinite(value):
+        return Interval(value, reason="no finite value")
+    if reason := _missing(row, cell, claim, statistic):
+        return Interval(value, reason=reason)
+    mcse = float(row.get(f"{statistic}_mcse", math.nan))
+    number = _behind(row, cell, statistic)
+    # Starts of one replicate may depend on each other: at least this many replicates have a value.
+    replicates = -(-number // cell.starts)
+    if _deterministic(cell, plan):
+        half = _numerical_half_width(row, cell, plan, statistic)
+        if math.isnan(half):
+            return Interval(value, mcse, n=1.0, reason="not known how far from a fixed point")
+        return Interval(value, mcse, value - half, value + half, 1.0)
+    if is_share(statistic):
+        # The only data set there is: its starts are the independent trials.
+        units = number if _one_of_a_kind(cell) else replicates
+        n = intervals.effective_number(value, mcse, units, number, level)
+        ends = intervals.wilson(value, n, level)
+        return Interval(value, mcse, *ends, n, exact=intervals.clopper_pearson(value, n, level))
+    if replicates < intervals.FEWEST_REPLICATES:
+        few = f"{replicates} replicates; allowed: at least {intervals.FEWEST_REPLICATES}"
+        return Interval(value, mcse, n=float(replicates), reason=few)
+    if f"{statistic}_mcse" not in row:
+        return _from_table(row, statistic, value, replicates, level)
+    if not mcse > 0.0:
+        none = "its replicates do not differ, so its error is unknown"
+        return Interval(value, mcse, n=float(replicates), reason=none)
+    positive = statistic.startswith(POSITIVE) and value > 0.0
+    interval = intervals.positive_interval if positive else intervals.mean_interval
+    return Interval(value, mcse, *interval(value, mcse, replicates, level), float(replicates))
+
+
+def _from_table(
+    row: pd.Series, statistic: str, value: float, replicates: int, level: float
+) -> Interval:
+    """Return the interval that the table itself has, of a statistic without an MCSE."""
+    if f"{statistic}_low" not in row:
+        return Interval(value, n=float(replicates), reason="it has no standard error")
+    if level > TABLE_LEVEL:
+        weak = f"its interval is of level {TABLE_LEVEL:g}, the claims need {level:.5g}"
+        return Interval(value, n=float(replicates), reason=weak)
+    ends = float(row[f"{statistic}_low"]), float(row[f"{statistic}_high"])
+    return Interval(value, math.nan, *ends, float(replicates))
+
+
+def _one_of_a_kind(cell: Cell) -> bool:
+    """Tell whether a cell has one data set by design: a population, or observed data."""
+    return cell.observed is not None or cell.sample_size == math.inf
+
+
+def _deterministic(cell: Cell, plan: Plan) -> bool:
+    """Tell whether nothing about a cell is random, so that its numbers have no sampling error."""
+    init = INITS[plan.config["init"][cell.init]["method"]]
+    return _one_of_a_kind(cell) and init.deterministic
+
+
+def _numerical_half_width(row: pd.Series, cell: Cell, plan: Plan, statistic: str) -> float:
+    """Return how far a number without sampling error may be from that of the exact fixed point."""
+    if statistic.startswith(COUNTED) or is_share(statistic):
+        return 0.0
+    unit = 1.0
+    truth = plan.truth(cell)
+    if truth is not None and ("_mean_" in statistic or "_scale_" in statistic):
+        unit = mixture_standard_deviation(truth)
+    size = max(abs(float(row[statistic])), unit)
+    return NUMERICAL_MARGIN * float(row["numerical_error"]) * size
+
+
+def slope_interval(
+    line: pd.Series,
+    positions: np.ndarray,
+    claim: dict[str, Any],
+    table: pd.DataFrame,
+    plan: Plan,
+    level: float,
+) -> Interval:
+    """Return the interval of a fitted slope."""
+    value, error = float(line["slope"]), float(line["slope_se"])
+    if line["n_left_out"]:
+        total = line["n_points"] + line["n_left_out"]
+        return Interval(value, error, reason=f"{line['n_left_out']} of {total} points left out")
+    if line["n_points"] < FEWEST_POINTS:
+        few = f"{line['n_points']} points; allowed: at least {FEWEST_POINTS}"
+        return Interval(value, error, reason=few)
+    statistic = line["statistic"]
+    random = [place for place in positions if not _deterministic(plan.cells[place], plan)]
+    replicates = math.inf
+    for place in positions:
+        if reason := _missing(table.loc[place], plan.cells[place], claim, statistic):
+            return Interval(value, error, reason=reason)
+    for place in random:
+        behind = _behind(table.loc[place], plan.cells[place], statistic)
+        replicates = min(replicates, -(-behind // plan.cells[place].starts))
+    if replicates < intervals.FEWEST_REPLICATES:
+        few = f"{replicates} replicates at a point; allowed: at least {intervals.FEWEST_REPLICATES}"
+        return Interval(value, error, n=replicates, reason=few)
+    if not error > 0.0:
+        return Interval(value, error, n=replicates, reason="it has no standard error")
+    # Errors that the scatter of the points gave are as uncertain as these are few.
+    points = intervals.REPLICATES_PER_DEGREE * float(line["degrees_of_freedom"])
+    behind_error = min(replicates, points) if math.isnan(line["chi_square"]) else replicates
+    ends = intervals.mean_interval(value, error, behind_error, level)
+    return Interval(value, error, *ends, replicates)
