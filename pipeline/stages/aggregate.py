@@ -11,8 +11,18 @@ from pipeline.files import atomic_write, write_text
 from pipeline.plan import read_plan
 from pipeline.stages import run
 from pipeline.statistics.cells import convergence, fit_columns
+from pipeline.statistics.comparisons import comparisons
+from pipeline.statistics.presentation import latex, markdown, tables
 from pipeline.statistics.references import derived
-from pipeline.tables import FITS, OUTCOMES, STATISTICS, check_parts, read_fits, write_statistics
+from pipeline.tables import (
+    FITS,
+    OUTCOMES,
+    STATISTICS,
+    check_parts,
+    fits_columns,
+    read_fits,
+    write_statistics,
+)
 
 log = logging.getLogger(__name__)
 
@@ -21,14 +31,20 @@ def aggregate(folder: Path) -> None:
     """Write the statistics of a results folder: per cell, per fit, and of the whole study."""
     plan = read_plan(folder)
     check_parts(folder, plan, [FITS])
-    fits = read_fits(folder, [*fit_columns(plan), "fit_id"])
+    fits = read_fits(folder, [*fit_columns(plan, fits_columns(folder, plan)), "fit_id"])
     beside = derived(fits, plan)
     with atomic_write(folder / "derived.parquet") as path:
         beside.to_parquet(path, index=False)
+    paired = comparisons(fits, plan, beside)
+    with atomic_write(folder / "comparisons.parquet") as path:
+        paired.to_parquet(path, index=False)
     table = convergence(fits, plan, beside)
     write_statistics(folder / STATISTICS, table, plan)
     # Shortest decimals that read back as the same float64.
     write_text(folder / "convergence.csv", table.to_csv(index=False, lineterminator="\n"))
+    shown = tables(table)
+    write_text(folder / "convergence.md", markdown(plan.title, shown))
+    write_text(folder / "convergence.tex", latex(plan.title, shown))
     text = json.dumps(metrics(table), indent=2, sort_keys=True, allow_nan=False)
     write_text(folder / "metrics.json", text + "\n")
     log.info("aggregate: %d cells, %d fits", len(table), table["n_fits"].sum())
