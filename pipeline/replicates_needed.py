@@ -86,9 +86,14 @@ def _shown(convergence: pd.DataFrame, statistic: str, wanted: float) -> Table:
     errors = convergence[f"{statistic}_mcse"].to_numpy(float)
     found = replicates_needed(convergence["replicates"].to_numpy(), errors, wanted)
     title = f"replicates for an MCSE of {wanted:g} of {statistic}"
-    table = Table("cell", title=title)
-    for name in ("replicates", statistic, "MCSE", "needed", "95 % range"):
-        table.add_column(name, justify="right")
+    table = Table(title=title, show_footer=True)
+    most = found["needed"].max()
+    table.add_column("cell", "in every cell")
+    table.add_column("replicates", justify="right")
+    table.add_column(statistic, justify="right")
+    table.add_column("MCSE", justify="right")
+    table.add_column("needed", MISSING if math.isnan(most) else f"{most:,.0f}", justify="right")
+    table.add_column("95 % range", justify="right")
     for row, (_, cell) in zip(found.itertuples(), convergence.iterrows(), strict=True):
         known = not math.isnan(row.needed)
         table.add_row(
@@ -123,7 +128,7 @@ def main(arguments: Sequence[str]) -> int:
     if len(where) != 1 or len(options) == 1:
         raise InputError(USAGE)
     convergence = read_statistics(where[0], read_plan(where[0]))
-    console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    console = Console(width=None if sys.stdout.isatty() else WIDTH, markup=False, highlight=False)
     if not options:
         console.print(_listed(convergence))
         return 0
