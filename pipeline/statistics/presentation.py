@@ -32,6 +32,7 @@ LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
+    **{character: f"{{{character}}}" for character in "[]*"},  # after a row's end: its options
     MISSING: "--",
     "\N{MINUS SIGN}": "$-$",
     "\N{INFINITY}": r"$\infty$",
