@@ -70,15 +70,15 @@ def replicates_needed(replicates: np.ndarray, mcse: np.ndarray, wanted: float) -
 
 
 def _statistics(convergence: pd.DataFrame) -> list[str]:
-    return [name for name in convergence if f"{name}_mcse" in convergence]
+    errors = convergence.filter(regex="_mcse$").dropna(axis="columns", how="all")
+    return [name.removesuffix("_mcse") for name in errors]
 
 
 def _listed(convergence: pd.DataFrame) -> Table:
     table = Table("statistic", "cells with an MCSE", "smallest MCSE", "largest MCSE")
     for name in _statistics(convergence):
         errors = convergence[f"{name}_mcse"].dropna()
-        ends = (rounded(errors.min()), rounded(errors.max())) if len(errors) else (MISSING,) * 2
-        table.add_row(name, str(len(errors)), *ends)
+        table.add_row(name, str(len(errors)), rounded(errors.min()), rounded(errors.max()))
     return table
 
 
@@ -128,6 +128,11 @@ def main(arguments: Sequence[str]) -> int:
     if len(where) != 1 or len(options) == 1:
         raise InputError(USAGE)
     convergence = read_statistics(where[0], read_plan(where[0]))
+    if not _statistics(convergence):
+        raise InputError(
+            f"{where[0]}: no statistic has a standard error; allowed: a pilot of two replicates "
+            "or more"
+        )
     console = Console(width=None if sys.stdout.isatty() else WIDTH, markup=False, highlight=False)
     if not options:
         console.print(_listed(convergence))

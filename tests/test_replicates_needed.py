@@ -78,7 +78,18 @@ def test_without_a_statistic_the_command_lists_what_there_is(table, capsys):
     assert main(["results/convergence"]) == 0
     out = capsys.readouterr().out
     names = {line.split("│")[1].strip() for line in out.splitlines() if line.startswith("│")}
-    assert names == {name.removesuffix("_mcse") for name in table if name.endswith("_mcse")}
+    errors = table.filter(regex="_mcse$")
+    there = errors.columns[errors.notna().any()]
+    assert names == {name.removesuffix("_mcse") for name in there}
+    assert 0 < len(there) < errors.shape[1]  # nothing converged
+
+
+def test_a_pilot_of_one_replicate_is_refused(workspace):
+    study = make_study(*STUDY, "replicates=1")
+    write_study(study, Path("results/convergence"))
+    for more in ([], ["statistic=bias_mean_0", "mcse=1"]):
+        with pytest.raises(InputError, match="two replicates or more"):
+            main(["experiment=convergence", *more])
 
 
 def test_help(capsys):

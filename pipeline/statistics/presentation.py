@@ -116,7 +116,10 @@ def _outcomes(convergence: pd.DataFrame) -> Listing:
         if counts.any():
             columns[outcome.replace("_", " ")] = _whole(counts)
     columns["without estimate"] = _whole(convergence["n_missing"])
-    columns["relabelled"] = _whole(convergence["n_relabelled"])
+    matched = convergence.filter(regex="^true_").notna().any(axis=1)
+    if matched.any():
+        counts = convergence["n_relabelled"].where(matched)
+        columns["relabelled"] = [_label(count) for count in counts]
     columns["converged share"] = _column(convergence, "converged_share")
     return _listing("Outcomes: numbers of fits", convergence, columns)
 

@@ -86,6 +86,10 @@ def test_observed_data_one_replicate_and_missing_labels():
     outcomes = listing(found, "Outcomes")
     assert outcomes.header[:2] == ("mixture", "observed")
     assert [row[:2] for row in outcomes.rows] == [("–", "galaxies"), ("pair", "–")]
+    place = outcomes.header.index("relabelled")
+    assert outcomes.rows[0][place] == "–" and outcomes.rows[1][place].isdigit()
+    real = plan_of(cell("real", starts=3, observed="galaxies"))
+    assert "relabelled" not in tables(convergence(random_fits(real), real))[0].header
     estimates = listing(found, "Estimates of mean_0").rows
     assert estimates[0][2:] == ("–",) * 4
     assert "(" not in estimates[1][3] and estimates[1][4] == "–"  # no error from one replicate
