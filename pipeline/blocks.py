@@ -85,7 +85,8 @@ def fit_block(
     starts = np.arange(block.first_start, block.stop_start)
     truth = plan.truth(cell)
     try:
-        fits = _ordered(_fits(plan, cell, points, replicates, starts, truth, mapping), truth)
+        found = _fits(plan, cell, points, replicates, starts, truth, mapping)
+        fits, relabelled = _ordered(found, truth)
     except MemoryError:
         raise
     except Exception:
@@ -103,13 +104,14 @@ def fit_block(
             ]
             return tuple(pa.concat_tables(tables) for tables in zip(*parts, strict=True))
         log.exception("cell %s, replicate %d: outcome 'error'", cell.id, block.first)
-        fits = _failed(len(starts), cell.n_components)
+        fits, relabelled = _failed(len(starts), cell.n_components), pa.nulls(len(starts))
     at_truth = np.full(len(replicates), np.nan)
     if truth is not None:
         at_truth = log_likelihoods(points, truth, mapping)
     model = cell_model(plan, cell)
     return block_tables(
         fits,
+        relabelled,
         criteria(points, fits.parameters, fits.log_likelihood, model, mapping),
         np.repeat(replicates, len(starts)),
         np.tile(starts, len(replicates)),
@@ -156,18 +158,29 @@ def _fits(
     return fit(points, np.ones(points.shape[1]), theta, *task, traced)
 
 
-def _ordered(fits: Fits, truth: Parameters | None) -> Fits:
-    """Put components into the order of the truth, or by mean where there is none to match."""
+def _ordered(fits: Fits, truth: Parameters | None) -> tuple[Fits, pa.Array]:
+    """Put components into the order of the truth, or by mean where there is none to match.
+
+    Returns
+    -------
+    fits : Fits
+    relabelled : bool array, shape (F,)
+        Whether matching to the truth permuted the components; null where nothing was matched.
+    """
     parameters = fits.parameters
     if truth is not None and truth.means.size == parameters.means.shape[1]:
         order = match_to_truth(parameters, truth)
+        unmatched = ~np.isfinite(parameters.means + parameters.scales).all(axis=1)
     else:
         order = order_by_mean(parameters)
+        unmatched = np.ones(len(order), bool)
+    permuted = (order != np.arange(order.shape[1])).any(axis=1)
     trace = fits.trace
-    return fits._replace(
+    ordered = fits._replace(
         parameters=reorder(parameters, order),
         trace=trace._replace(parameters=reorder(trace.parameters, order[trace.fit])),
     )
+    return ordered, pa.array(permuted, mask=unmatched)
 
 
 def _failed(n_fits: int, n_components: int) -> Fits:
@@ -209,6 +222,7 @@ def _parameters(parameters: Parameters) -> dict[str, pa.Array]:
 
 def block_tables(
     fits: Fits,
+    relabelled: pa.Array,
     chosen_by: Criteria,
     replicates: np.ndarray,
     starts: np.ndarray,
@@ -221,6 +235,8 @@ def block_tables(
     ----------
     fits : Fits
         Of F fits and T recorded rows, components already in the order of the tables.
+    relabelled : bool or null array, shape (F,)
+        Whether that order, matched to the truth, is another one than the algorithm's.
     chosen_by : Criteria
         Of the estimates.
     replicates, starts : int64 arrays, shape (F,)
@@ -253,6 +269,7 @@ def block_tables(
         "stop_value": _reals(fits.stop_value),
         **{name: _reals(values) for name, values in chosen_by._asdict().items()},
         **_parameters(fits.parameters),
+        "relabelled": relabelled.cast(pa.bool_()),
     }
     trace = fits.trace
     trace_columns = {

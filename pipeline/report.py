@@ -11,9 +11,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pipeline.core.outcomes import ADVICE
 from pipeline.plan import Cell, Plan
+from pipeline.statistics.presentation import MISSING, minus, rounded
 from pipeline.tables import OUTCOMES, parameter_columns
 
-MISSING = "–"
 FACTORS = ("model", "init", "algorithm", "observed")
 ENVIRONMENT = Environment(
     loader=PackageLoader("pipeline"),
@@ -56,37 +56,9 @@ class Table:
     spans: tuple[tuple[str, int], ...] = ()
 
 
-def rounded(value: Any, mcse: Any = None) -> str:
-    """Round for reading: to two digits of the Monte-Carlo standard error, given in brackets.
-
-    Without a standard error (one replicate, or a quantity that does not vary): four significant
-    digits and no brackets. A missing value is a dash.
-
-    Examples
-    --------
-    >>> rounded(0.123456, 0.0456)
-    '0.123 (0.046)'
-    >>> rounded(12.34567)
-    '12.35'
-    """
-    if value is None or pd.isna(value):
-        return MISSING
-    if not np.isfinite(value) or mcse is None or pd.isna(mcse) or not 0 < mcse < np.inf:
-        return _minus(f"{value:.4g}")
-    decimals = 1 - int(np.floor(np.log10(mcse)))
-    if not -4 <= decimals <= 8:
-        return _minus(f"{value:.3g} ({mcse:.2g})")
-    decimals = max(decimals, 0)
-    return _minus(f"{value:.{decimals}f} ({mcse:.{decimals}f})")
-
-
-def _minus(text: str) -> str:
-    return text.replace("-", "\N{MINUS SIGN}")
-
-
 def _numbers(values: Any) -> str:
     if isinstance(values, (list, tuple)):
-        return ", ".join(_minus(f"{value:.4g}") for value in values)
+        return ", ".join(minus(f"{value:.4g}") for value in values)
     return MISSING if values is None else str(values)
 
 

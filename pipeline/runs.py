@@ -199,12 +199,15 @@ def gap_metrics(traces: pd.DataFrame, kept: Iterable[int], max_steps: int) -> li
 def final_metrics(statistics: pd.Series) -> list[Metric]:
     """Return the numbers of a cell's row of `convergence`, without those that are missing.
 
-    Its settings and true values are no metrics: parameters and the note show them.
+    Its settings and true values are no metrics: parameters and the note show them. What is over
+    converged fits alone is left to the files: every parameter would have its measures twice.
     """
     metrics = []
     for column, value in statistics.items():
         name = str(column)
         if name in ("sample_size", "replicates", "starts") or name.startswith("true_"):
+            continue
+        if name != "n_converged" and name.removesuffix("_mcse").endswith("_converged"):
             continue
         if isinstance(value, str) or pd.isna(value) or not np.isfinite(value):
             continue

@@ -56,6 +56,7 @@ def fits_schema(n_components: int, population: bool = False) -> pa.Schema:
         ("log_likelihood_start", real),
         ("log_likelihood_truth", real),
         *((name, real) for name in parameter_columns(n_components)),
+        ("relabelled", pa.bool_()),
         ("rate_observed", real),
         ("rate_theory", real),
         ("map_residual", real),
@@ -217,6 +218,11 @@ def remove_other_parts(folder: Path, plan: Plan) -> None:
 def read_fits(folder: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """Read the fits of a results folder, one row per fit, in plan order."""
     return _read(folder / FITS, columns)
+
+
+def fits_columns(folder: Path, plan: Plan) -> list[str]:
+    """Return the columns that the fits of a results folder have."""
+    return pq.read_schema(folder / FITS / part_name(0, plan.cells[0])).names
 
 
 def read_traces(folder: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:

@@ -42,10 +42,11 @@ def make_study(*overrides: str) -> Study:
         for replicate in range(cell.replicates):
             points = samples[cell.data_set][replicate]
             for start in range(cell.starts):
-                rows, outcome = _trajectory(plan, cell, points, replicate, start)
+                rows, outcome, order = _trajectory(plan, cell, points, replicate, start)
                 keys = {"cell": cell.id, "replicate": replicate, "start": start}
                 traces += [keys | row for row in _recorded(plan, rows, replicate)]
-                fits.append(_fit_row(plan, cell, points, keys, rows, outcome))
+                row = _fit_row(plan, cell, points, keys, rows, outcome)
+                fits.append(row | {"relabelled": _relabelled(plan, cell, order)})
     return Study(plan, samples, _table(fits, plan), _table(traces, plan))
 
 
@@ -99,7 +100,7 @@ def _em_map(points: np.ndarray, theta: Theta, equal_weights: bool) -> Theta:
 
 def _trajectory(
     plan: Plan, cell: Cell, points: np.ndarray, replicate: int, start: int
-) -> tuple[list[dict[str, Any]], str]:
+) -> tuple[list[dict[str, Any]], str, list[int]]:
     schedule = plan.config["schedule"]
     equal = plan.config["model"][cell.model]["weights"] == "equal"
     k = cell.n_components
@@ -126,7 +127,13 @@ def _trajectory(
         }
         for t, theta in enumerate(thetas)
     ]
-    return rows, outcome
+    return rows, outcome, order
+
+
+def _relabelled(plan: Plan, cell: Cell, order: list[int]) -> bool | None:
+    truth = plan.truth(cell)
+    matched = truth is not None and len(truth.means) == cell.n_components
+    return order != sorted(order) if matched else None
 
 
 def _matched(plan: Plan, cell: Cell, theta: Theta) -> list[int]:
@@ -192,8 +199,8 @@ def _table(rows: list[dict[str, Any]], plan: Plan) -> pd.DataFrame:
     parameters = [
         f"{part}_{k}" for part in ("weight", "mean", "scale") for k in range(plan.n_components)
     ]
-    rates = ("rate_observed", "rate_theory", "map_residual", "compression_error_bound")
-    rates = [name for name in rates if name in table]
+    rates = ("relabelled", "rate_observed", "rate_theory", "map_residual")
+    rates = [name for name in (*rates, "compression_error_bound") if name in table]
     before = [name for name in table.columns if name not in {*parameters, *rates}]
     table = table.reindex(columns=[*before, *parameters, *rates])
     texts = ("cell", "mixture", "observed", "model", "init", "algorithm", "fit_id", "outcome")

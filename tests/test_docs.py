@@ -14,6 +14,8 @@ from pipeline.core.stopping import STOPPING_RULES
 from pipeline.plan import make_plan
 from pipeline.statistics.cells import convergence
 from pipeline.statistics.claims import claims
+from pipeline.statistics.comparisons import comparisons
+from pipeline.statistics.measures import optional_columns
 from pipeline.statistics.references import derived
 from pipeline.statistics.slopes import slopes
 from pipeline.tables import OUTCOMES, fits_schema, traces_schema
@@ -56,18 +58,22 @@ def test_the_commands_of_the_readme_run_in_their_order(workspace):
 
 
 def test_every_column_is_explained():
-    study = make_study()
-    table = convergence(study.fits, study.plan)
+    study = make_study("init=[notebook,kmeans_pp]")
+    fits = study.fits.assign(**dict.fromkeys(optional_columns(study.plan.n_components), 0.1))
+    table = convergence(fits, study.plan)
+    paired = comparisons(fits, study.plan, derived(fits, study.plan))
     names = [*fits_schema(1).names, *traces_schema(1).names, *table.columns]
-    names += list(derived(study.fits, study.plan).columns)
+    names += [*derived(study.fits, study.plan).columns, *paired.columns, *paired["statistic"]]
     law = "slopes=[{name: law, statistic: rmse_mean_0, factor: sample_size}]"
     claim = "claims=[{name: c, claim: a, source: b, slope: law, at_most: 0}]"
     claimed = make_plan(compose([law, claim]))[0]
     lines = slopes(table, claimed)
     names += [*lines.columns, *claims(table, lines, claimed).columns]
     for name in names:
-        # One parameter stands for all of them, one count for all outcomes.
+        # One parameter stands for all of them, one count for all outcomes, and what is over all
+        # fits for the same over converged ones.
         base = re.sub(r"(weight|mean|scale)_\d+", "mean_0", name).removesuffix("_mcse")
+        base = base.removesuffix("_converged") if base != "n_converged" else base
         base = base if base not in ("mean_0",) else "mean_0…"
         if base.startswith("n_") and base.removeprefix("n_") in OUTCOMES:
             base = base.removeprefix("n_")

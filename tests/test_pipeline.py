@@ -39,7 +39,7 @@ STUDY = (
 FITS_COLUMNS = (
     "cell mixture observed model sample_size init algorithm replicate start fit_id outcome n_iter "
     "map_evaluations log_likelihood log_likelihood_start log_likelihood_truth weight_0 weight_1 "
-    "weight_2 mean_0 mean_1 mean_2 scale_0 scale_1 scale_2 rate_observed rate_theory "
+    "weight_2 mean_0 mean_1 mean_2 scale_0 scale_1 scale_2 relabelled rate_observed rate_theory "
     "map_residual compression_error_bound likelihood_evaluations n_floored stop_rule stop_value "
     "aic bic icl"
 ).split()
@@ -93,6 +93,9 @@ def test_tables_have_their_columns_and_one_row_per_fit(workspace):
         "traces",
         "convergence.parquet",
         "convergence.csv",
+        "convergence.md",
+        "convergence.tex",
+        "comparisons.parquet",
         "derived.parquet",
         "slopes.parquet",
         "claims.parquet",
@@ -115,6 +118,31 @@ def test_the_last_trace_row_is_the_fit(workspace):
     first = traces.groupby(keys, sort=False).head(1).reset_index(drop=True)
     assert (first["iteration"] == 0).all()
     assert (first["log_likelihood"] == fits["log_likelihood_start"]).all()
+
+
+def test_relabelled_says_whether_matching_permuted_the_components(workspace):
+    """Quantiles start in ascending order: where row 0 has another one, the fit was relabelled."""
+    trimodal = "mixture=[notebook,marron_wand_02_skewed_unimodal,marron_wand_09_trimodal]"
+    models = ("model=[free]", "+model.five={n_components: 5}", "+model.one={n_components: 1}")
+    folder = numbers(trimodal, "init=[quantiles]", *models, "sample_sizes=[60]")
+    aggregate(folder)
+    fits, traces = read_fits(folder), read_traces(folder)
+    same_size = fits["model"] == "free"
+    assert fits.loc[~same_size, "relabelled"].isna().all() and (~same_size).sum() == 2 * 3 * 21
+    assert fits.loc[same_size, "relabelled"].notna().all()
+    starts = traces[traces["iteration"] == 0].set_index(["cell", "replicate"])
+    seen = {}
+    for row in fits[same_size].to_dict("records"):
+        start = starts.loc[(row["cell"], row["replicate"])].filter(regex="mean_").dropna()
+        assert row["relabelled"] == (not start.is_monotonic_increasing)
+        seen.setdefault(row["mixture"], []).append(row["relabelled"])
+    assert {True, False} <= {value for values in seen.values() for value in values}
+    table = pd.read_parquet(folder / "convergence.parquet")
+    counts = table[table["model"] == "free"].set_index("mixture")["n_relabelled"]
+    assert counts.to_dict() == {name: sum(values) for name, values in seen.items()}
+    assert (table.loc[table["model"] != "free", "n_relabelled"] == 0).all()
+    # Of the components as they are: no matching is forced on other numbers of them.
+    assert table.loc[table["model"] != "free"].filter(regex="^bias").isna().all(axis=None)
 
 
 def test_the_notebook_by_its_own_formulas(workspace):
@@ -291,8 +319,9 @@ def test_an_unexpected_failure_is_a_row_and_spares_the_others(workspace, monkeyp
     assert "planted" in caplog.text
     bad = found["replicate"] == 4
     assert list(found.loc[bad, "outcome"]) == ["error"]
+    assert found.loc[bad, "relabelled"].isna().all() and found.loc[~bad, "relabelled"].notna().all()
     assert found.loc[bad, ["log_likelihood", "mean_0"]].isna().all().all()
-    pd.testing.assert_frame_equal(found[~bad], whole[~bad])
+    pd.testing.assert_frame_equal(found[~bad], whole[~bad], check_dtype=False)
 
 
 def test_a_stage_refuses_what_was_made_for_another_plan(workspace, capsys):

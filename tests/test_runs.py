@@ -185,6 +185,8 @@ def test_final_metrics_are_the_numbers_that_are_there():
             "bias_mean_0": -0.5,
             "bias_mean_0_mcse": np.nan,
             "true_mean_0": 1.0,
+            "bias_mean_0_converged": -0.25,
+            "rmse_mean_0_converged_mcse": 0.01,
         }
     )
     assert final_metrics(row) == [

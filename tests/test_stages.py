@@ -58,10 +58,12 @@ def test_plan_reads_the_overrides_of_params(command, workspace):
 
 
 @pytest.mark.parametrize(
-    "stage", ["plan", "generate", "fit", "aggregate", "report", "track", "replay"]
+    "stage",
+    ["plan", "generate", "fit", "aggregate", "report", "track", "replay", "replicates_needed"],
 )
 def test_every_command_refuses_bad_arguments(command, workspace, stage):
-    module = "pipeline.replay" if stage == "replay" else f"pipeline.stages.{stage}"
+    alone = stage in ("replay", "replicates_needed")
+    module = f"pipeline.{stage}" if alone else f"pipeline.stages.{stage}"
     for arguments in (["nonsense=1"], ["experiment=nosuch"]):
         done = command(module, *arguments)
         assert done.returncode == 2, (stage, arguments, done.stderr)

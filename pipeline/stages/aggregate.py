@@ -13,9 +13,19 @@ from pipeline.stages import run
 from pipeline.statistics.cells import convergence, fit_columns
 from pipeline.statistics.claims import check as check_claims
 from pipeline.statistics.claims import claims, counts, sentences
+from pipeline.statistics.comparisons import comparisons
+from pipeline.statistics.presentation import latex, markdown, tables
 from pipeline.statistics.references import derived
 from pipeline.statistics.slopes import slopes
-from pipeline.tables import FITS, OUTCOMES, STATISTICS, check_parts, read_fits, write_statistics
+from pipeline.tables import (
+    FITS,
+    OUTCOMES,
+    STATISTICS,
+    check_parts,
+    fits_columns,
+    read_fits,
+    write_statistics,
+)
 
 log = logging.getLogger(__name__)
 
@@ -25,10 +35,13 @@ def aggregate(folder: Path) -> None:
     plan = read_plan(folder)
     check_parts(folder, plan, [FITS])
     check_claims(plan)
-    fits = read_fits(folder, [*fit_columns(plan), "fit_id"])
+    fits = read_fits(folder, [*fit_columns(plan, fits_columns(folder, plan)), "fit_id"])
     beside = derived(fits, plan)
     with atomic_write(folder / "derived.parquet") as path:
         beside.to_parquet(path, index=False)
+    paired = comparisons(fits, plan, beside)
+    with atomic_write(folder / "comparisons.parquet") as path:
+        paired.to_parquet(path, index=False)
     table = convergence(fits, plan, beside)
     lines = slopes(table, plan)
     judged = claims(table, lines, plan)
@@ -38,6 +51,9 @@ def aggregate(folder: Path) -> None:
     write_statistics(folder / STATISTICS, table, plan)
     # Shortest decimals that read back as the same float64.
     write_text(folder / "convergence.csv", table.to_csv(index=False, lineterminator="\n"))
+    shown = tables(table)
+    write_text(folder / "convergence.md", markdown(plan.title, shown))
+    write_text(folder / "convergence.tex", latex(plan.title, shown))
     text = json.dumps(metrics(table) | counts(judged), indent=2, sort_keys=True, allow_nan=False)
     write_text(folder / "metrics.json", text + "\n")
     log.info("aggregate: %d cells, %d fits", len(table), table["n_fits"].sum())

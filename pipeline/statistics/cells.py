@@ -5,11 +5,18 @@ methods", Statistics in Medicine 38(11), 2074-2102, Table 6.
 """
 
 import math
+from collections.abc import Collection
 
 import numpy as np
 import pandas as pd
 
 from pipeline.plan import Plan
+from pipeline.statistics.measures import (
+    finite_fits,
+    optional_columns,
+    performance,
+    true_parameters,
+)
 from pipeline.statistics.references import references
 from pipeline.statistics.replicates import (
     REPLICATE,
@@ -23,11 +30,15 @@ from pipeline.tables import LABELS, OUTCOMES, parameter_columns
 RATES = ("rate_theory", "rate_observed")
 
 
-def fit_columns(plan: Plan) -> list[str]:
-    """Return the columns of the fits table that `convergence` reads."""
-    keys = ["cell", "replicate", "start", "outcome", "n_iter", "log_likelihood"]
-    rate = [*RATES, "map_residual", "compression_error_bound"]
-    return keys + parameter_columns(plan.n_components) + rate
+def fit_columns(plan: Plan, available: Collection[str] = ()) -> list[str]:
+    """Return the columns of the fits table that the statistics read.
+
+    Of those that a study has only where it asks for them: the ones that are `available`.
+    """
+    keys = ["cell", "replicate", "start", "outcome", "n_iter", "map_evaluations"]
+    keys += ["log_likelihood", *parameter_columns(plan.n_components), "relabelled"]
+    keys += [*RATES, "map_residual", "compression_error_bound"]
+    return keys + [name for name in optional_columns(plan.n_components) if name in available]
 
 
 def convergence(fits: pd.DataFrame, plan: Plan, beside: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -47,8 +58,8 @@ def convergence(fits: pd.DataFrame, plan: Plan, beside: pd.DataFrame | None = No
     -------
     DataFrame
         Labels and sizes of the cell, the number of fits of every outcome, then the statistics of
-        `convergence_share`, `reference_share`, `iterations`, `final_log_likelihood`, for each
-        parameter `accuracy`, then `rates` and `numerical_error`. What does not exist is missing:
+        `convergence_share`, `reference_share`, `iterations`, `final_log_likelihood`, the true
+        parameters, `rates`, `numerical_error` and `performance`. What does not exist is missing:
         bias and RMSE without a truth of the model's size, an MCSE from one replicate, a mean over
         no finite fit.
 
@@ -57,27 +68,30 @@ def convergence(fits: pd.DataFrame, plan: Plan, beside: pd.DataFrame | None = No
     ValueError
         If `fits` names a cell that the plan does not have.
     """
-    ordered = in_plan_order(fits[fit_columns(plan)], plan)
+    ordered = in_plan_order(fits[fit_columns(plan, fits.columns)], plan)
     fits = ordered.set_index(REPLICATE)
     beside = (references(ordered, plan) if beside is None else beside).set_index(fits.index)
-    truths = true_parameters(plan)
-    finite = _finite(fits, plan)
-    parts = [
-        _cells(plan),
-        outcome_counts(fits),
-        convergence_share(fits["outcome"]),
-        reference_share(beside),
-        iterations(fits["n_iter"]),
-        finite.groupby(level="position").sum().rename("n_finite"),
-        final_log_likelihood(fits["log_likelihood"].where(finite), plan),
-    ]
-    for name in parameter_columns(plan.n_components):
-        error = (fits[name] - truths[name].reindex(fits.index, level="position")).where(finite)
-        parts += [truths[name].rename(f"true_{name}"), accuracy(error, name)]
-    parts += [rates(fits), numerical_error(fits)]
-    table = pd.concat(parts, axis=1)
-    counts = [column for column in table.columns if column.startswith("n_")]
-    counts = [column for column in counts if not column.startswith("n_iter")]
+    measured = performance(ordered, plan)
+    counts = [name for name in measured if name.startswith(("n_", "replicates_"))]
+    finite = finite_fits(ordered, plan)
+    table = pd.concat(
+        [
+            _cells(plan),
+            outcome_counts(fits),
+            convergence_share(fits["outcome"]),
+            reference_share(beside),
+            iterations(fits["n_iter"]),
+            measured[counts],
+            final_log_likelihood(fits["log_likelihood"].where(finite), plan),
+            true_parameters(plan).add_prefix("true_"),
+            rates(fits),
+            numerical_error(fits),
+            measured.drop(columns=counts),
+        ],
+        axis=1,
+    )
+    counts += [*(f"n_{outcome}" for outcome in OUTCOMES), "n_fits", "n_near_singular"]
+    counts += [f"n_{name}" for name in RATES]
     table[counts] = table[counts].fillna(0).astype("int64")  # a cell without a fit
     return table.reset_index(drop=True)
 
@@ -162,51 +176,6 @@ def numerical_error(fits: pd.DataFrame) -> pd.Series:
     return largest.where(np.isfinite(largest)).rename("numerical_error")
 
 
-def accuracy(error: pd.Series, name: str) -> pd.DataFrame:
-    """Return bias and root mean squared error of one parameter, per cell.
-
-    Parameters
-    ----------
-    error : Series
-        Estimate minus truth of every fit, in the parameter's unit; missing where there is no
-        finite estimate or no truth.
-    name : str
-        The parameter.
-
-    Notes
-    -----
-    With e a fit's error and (.)_r the mean over the finite starts of replicate r:
-    bias = mean((e)_r), MCSE sd((e)_r) / sqrt(R);
-    MSE = mean((e^2)_r), MCSE sd((e^2)_r) / sqrt(R);
-    RMSE = sqrt(MSE), MCSE by the delta method MCSE(MSE) / (2 RMSE), and 0 where every error is 0
-    (a parameter that the model fixes at its true value).
-    """
-    bias, bias_error = mean_and_mcse(replicate_means(error))
-    mse, mse_error = mean_and_mcse(replicate_means(error**2))
-    rmse = np.sqrt(mse)
-    return pd.DataFrame(
-        {
-            f"bias_{name}": bias,
-            f"bias_{name}_mcse": bias_error,
-            f"rmse_{name}": rmse,
-            f"rmse_{name}_mcse": mse_error / (2.0 * rmse).where(rmse != 0.0, 1.0),
-        }
-    )
-
-
-def true_parameters(plan: Plan) -> pd.DataFrame:
-    """Return the true parameters per cell; missing unless the truth has the model's size."""
-    rows = []
-    for cell in plan.cells:
-        truth = plan.truth(cell)
-        row = {}
-        if truth is not None and len(truth.means) == cell.n_components:
-            values = np.concatenate([truth.weights, truth.means, truth.scales])
-            row = dict(zip(parameter_columns(cell.n_components), values.tolist(), strict=True))
-        rows.append(row)
-    return pd.DataFrame(rows, columns=parameter_columns(plan.n_components), dtype=float)
-
-
 def _cells(plan: Plan) -> pd.DataFrame:
     labels = {name: [getattr(cell, name) for cell in plan.cells] for name in LABELS}
     table = pd.DataFrame({"cell": [cell.id for cell in plan.cells], **labels})
@@ -215,14 +184,3 @@ def _cells(plan: Plan) -> pd.DataFrame:
     for name in ("replicates", "starts"):
         table[name] = [getattr(cell, name) for cell in plan.cells]
     return table
-
-
-def _finite(fits: pd.DataFrame, plan: Plan) -> pd.Series:
-    """Tell for every fit whether its log-likelihood and all its model's parameters are finite."""
-    n_components = np.array([cell.n_components for cell in plan.cells])
-    n_components = n_components[fits.index.get_level_values("position")]
-    finite = np.isfinite(fits["log_likelihood"].to_numpy(float))
-    for name in parameter_columns(plan.n_components):
-        absent = int(name.rpartition("_")[2]) >= n_components
-        finite &= absent | np.isfinite(fits[name].to_numpy(float))
-    return pd.Series(finite, fits.index)

@@ -1,0 +1,157 @@
+"""How many replicates a wanted Monte-Carlo standard error (MCSE) needs, from a pilot's results.
+
+    python -m pipeline.replicates_needed experiment=NAME statistic=bias_mean_0 mcse=0.005
+    python -m pipeline.replicates_needed experiment=NAME        (the statistics that there are)
+
+Options: results_dir=DIR. The pilot is what `convergence.parquet` of the experiment holds.
+"""
+
+import math
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import chi2
+
+from pipeline.errors import InputError
+from pipeline.plan import read_plan
+from pipeline.stages import exit_status, folders
+from pipeline.statistics.presentation import MISSING, rounded
+from pipeline.tables import read_statistics
+
+USAGE = (
+    "usage: python -m pipeline.replicates_needed experiment=NAME [statistic=NAME mcse=NUMBER] "
+    "[results_dir=DIR]"
+)
+OPTIONS = ("statistic", "mcse")
+# Values between 0 and 1 have a variance of at most 1/4.
+SHARES = ("converged_share", "reached_reference_share", "coverage_")
+WIDTH = 160  # of what does not go to a terminal
+
+
+def replicates_needed(replicates: np.ndarray, mcse: np.ndarray, wanted: float) -> pd.DataFrame:
+    """Return how many replicates give the wanted MCSE, with a 95 % range.
+
+    Parameters
+    ----------
+    replicates : shape (C,)
+        R of the pilot, in every cell; each replicate of a larger study has a value as often.
+    mcse : shape (C,)
+        Of the pilot.
+    wanted : float
+        In the statistic's unit.
+
+    Returns
+    -------
+    DataFrame
+        `needed` = R (mcse / wanted)^2, rounded up, as an MCSE falls like 1/sqrt(R); `low` and
+        `high`: the same from the ends of the 95 % interval of the variance that the pilot
+        estimated, (R - 1) s^2 / chi-square, for values that are normal. Missing where the pilot
+        has no MCSE (R < 2), or one of 0: of values that never differed nothing can be said.
+
+    Notes
+    -----
+    Morris, White & Crowther (2019), Section 5.3.
+    """
+    known = np.where((mcse > 0) & (replicates > 1), mcse, np.nan)
+    needed = replicates * (known / wanted) ** 2
+    freedom = np.maximum(replicates - 1, 1)
+    low, high = (needed * freedom / chi2.ppf(end, freedom) for end in (0.975, 0.025))
+    # Rounding errors must not ask for one more.
+    return pd.DataFrame(
+        {
+            name: np.ceil(values * (1.0 - 1e-12))
+            for name, values in (("needed", needed), ("low", low), ("high", high))
+        }
+    )
+
+
+def _statistics(convergence: pd.DataFrame) -> list[str]:
+    errors = convergence.filter(regex="_mcse$").dropna(axis="columns", how="all")
+    return [name.removesuffix("_mcse") for name in errors]
+
+
+def _listed(convergence: pd.DataFrame) -> Table:
+    table = Table("statistic", "cells with an MCSE", "smallest MCSE", "largest MCSE")
+    for name in _statistics(convergence):
+        errors = convergence[f"{name}_mcse"].dropna()
+        table.add_row(name, str(len(errors)), rounded(errors.min()), rounded(errors.max()))
+    return table
+
+
+def _shown(convergence: pd.DataFrame, statistic: str, wanted: float) -> Table:
+    errors = convergence[f"{statistic}_mcse"].to_numpy(float)
+    found = replicates_needed(convergence["replicates"].to_numpy(), errors, wanted)
+    title = f"replicates for an MCSE of {wanted:g} of {statistic}"
+    table = Table(title=title, show_footer=True)
+    most = found["needed"].max()
+    table.add_column("cell", "in every cell")
+    table.add_column("replicates", justify="right")
+    table.add_column(statistic, justify="right")
+    table.add_column("MCSE", justify="right")
+    table.add_column("needed", MISSING if math.isnan(most) else f"{most:,.0f}", justify="right")
+    table.add_column("95 % range", justify="right")
+    for row, (_, cell) in zip(found.itertuples(), convergence.iterrows(), strict=True):
+        known = not math.isnan(row.needed)
+        table.add_row(
+            cell["cell"],
+            f"{cell['replicates']:,}",
+            rounded(cell[statistic]),
+            rounded(cell[f"{statistic}_mcse"]),
+            f"{row.needed:,.0f}" if known else MISSING,
+            f"{row.low:,.0f} to {row.high:,.0f}" if known else MISSING,
+        )
+    return table
+
+
+def _wanted(text: str) -> float:
+    try:
+        wanted = float(text)
+    except ValueError:
+        wanted = math.nan
+    if not 0 < wanted < math.inf:
+        raise InputError(f"mcse: got {text!r}; allowed: a number above 0")
+    return wanted
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the table that the command line asks for."""
+    if {"-h", "--help"} & set(arguments):
+        print(__doc__)
+        return 0
+    split = [argument.partition("=") for argument in arguments]
+    options = {key: value for key, equals, value in split if equals and key in OPTIONS}
+    where = folders([a for a in arguments if a.partition("=")[0] not in OPTIONS])
+    if len(where) != 1 or len(options) == 1:
+        raise InputError(USAGE)
+    convergence = read_statistics(where[0], read_plan(where[0]))
+    if not _statistics(convergence):
+        raise InputError(
+            f"{where[0]}: no statistic has a standard error; allowed: a pilot of two replicates "
+            "or more"
+        )
+    console = Console(width=None if sys.stdout.isatty() else WIDTH, markup=False, highlight=False)
+    if not options:
+        console.print(_listed(convergence))
+        return 0
+    wanted, statistic = _wanted(options["mcse"]), options["statistic"]
+    if statistic not in _statistics(convergence):
+        raise InputError(
+            f"statistic: got {statistic!r}; allowed: one that has an MCSE, as listed by "
+            f"python -m pipeline.replicates_needed {' '.join(map(str, where))}"
+        )
+    console.print(_shown(convergence, statistic, wanted))
+    if statistic.startswith(SHARES):
+        console.print(f"A share never needs more than {math.ceil(0.25 / wanted**2):,} replicates.")
+    console.print(
+        f"{MISSING}: the pilot has no MCSE, or its values do not differ. The range is that of the "
+        "pilot's variance, for values that are normal."
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(lambda: main(sys.argv[1:])))

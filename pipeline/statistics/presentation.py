@@ -1,0 +1,233 @@
+"""Statistics as tables for people, in Markdown and LaTeX: few columns, rounded to the MCSE."""
+
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from pipeline.tables import LABELS, OUTCOMES
+
+MISSING = "–"
+PARAMETER = re.compile(r"true_((?:weight|mean|scale)_\d+)")
+MEASURES = {"bias": "bias", "empirical_se": "empirical SE", "rmse": "RMSE", "coverage": "coverage"}
+DISTANCES = {
+    "total_variation": "total variation",
+    "hellinger": "Hellinger",
+    "kullback_leibler": "Kullback-Leibler",
+    "wasserstein_1": "Wasserstein-1",
+}
+BRACKETS = f"In brackets the Monte-Carlo standard error. {MISSING}: does not exist."
+NOTE = (
+    f"{BRACKETS} Measures are over all fits with a finite estimate; those over converged fits "
+    "alone, and every other column, unrounded, are in convergence.csv."
+)
+MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~&$])")
+LATEX = {
+    "\\": r"\textbackslash{}",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    **{character: f"{{{character}}}" for character in "[]*"},  # after a row's end: its options
+    MISSING: "--",
+    "\N{MINUS SIGN}": "$-$",
+    "\N{INFINITY}": r"$\infty$",
+}
+
+
+class Listing(NamedTuple):
+    """Rows of text under a caption; the first ``n_labels`` columns name the row."""
+
+    caption: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    n_labels: int
+
+
+def rounded(value: Any, mcse: Any = None) -> str:
+    """Round for reading: to two digits of the Monte-Carlo standard error, given in brackets.
+
+    Without a standard error (one replicate, or a quantity that does not vary): four significant
+    digits and no brackets. A missing value is a dash.
+
+    Examples
+    --------
+    >>> rounded(0.123456, 0.0456)
+    '0.123 (0.046)'
+    >>> rounded(12.34567)
+    '12.35'
+    """
+    if value is None or pd.isna(value):
+        return MISSING
+    if not np.isfinite(value) or mcse is None or pd.isna(mcse) or not 0 < mcse < np.inf:
+        return minus(f"{value:.4g}")
+    decimals = 1 - int(np.floor(np.log10(mcse)))
+    if not -4 <= decimals <= 8:
+        return minus(f"{value:.3g} ({mcse:.2g})")
+    decimals = max(decimals, 0)
+    return minus(f"{value:.{decimals}f} ({mcse:.{decimals}f})")
+
+
+def minus(text: str) -> str:
+    """Return a number with a minus sign in the place of the hyphen."""
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def tables(convergence: pd.DataFrame) -> list[Listing]:
+    """Choose what people look at first: how fits ended, what they took, how good estimates are.
+
+    Parameters
+    ----------
+    convergence : DataFrame
+        One row per cell.
+
+    Returns
+    -------
+    list of Listing
+        One row per cell each, named by the labels that vary: outcomes; iterations and
+        log-likelihood; one per parameter that has a truth and an error in some cell; distances
+        where there are any.
+    """
+    if convergence.empty:
+        return []
+    found = [_outcomes(convergence), _iterations(convergence)]
+    for name in convergence:
+        match = PARAMETER.fullmatch(str(name))
+        # A parameter that every model fixes at its truth has nothing to show.
+        if match and convergence[f"rmse_{match[1]}"].fillna(0.0).gt(0.0).any():
+            found.append(_parameter(convergence, match[1]))
+    if set(DISTANCES) <= set(convergence):
+        columns = {text: _column(convergence, name) for name, text in DISTANCES.items()}
+        columns |= {"without": _whole(convergence["n_distances_missing"])}
+        found.append(
+            _listing("Distances of the fitted from the true density", convergence, columns)
+        )
+    return found
+
+
+def _outcomes(convergence: pd.DataFrame) -> Listing:
+    columns = {"fits": _whole(convergence["n_fits"])}
+    for outcome in OUTCOMES:
+        counts = convergence[f"n_{outcome}"]
+        if counts.any():
+            columns[outcome.replace("_", " ")] = _whole(counts)
+    columns["without estimate"] = _whole(convergence["n_missing"])
+    matched = convergence.filter(regex="^true_").notna().any(axis=1)
+    if matched.any():
+        counts = convergence["n_relabelled"].where(matched)
+        columns["relabelled"] = [_label(count) for count in counts]
+    columns["converged share"] = _column(convergence, "converged_share")
+    return _listing("Outcomes: numbers of fits", convergence, columns)
+
+
+def _iterations(convergence: pd.DataFrame) -> Listing:
+    names = {
+        "n_iter_median": "median",
+        "n_iter_q10": "10 %",
+        "n_iter_q90": "90 %",
+        "mean_log_likelihood": "log-likelihood per observation",
+    }
+    columns = {text: _column(convergence, name) for name, text in names.items()}
+    return _listing("Iterations (quantiles) and final log-likelihood", convergence, columns)
+
+
+def _parameter(convergence: pd.DataFrame, name: str) -> Listing:
+    columns = {"truth": _column(convergence, f"true_{name}")}
+    for measure, text in MEASURES.items():
+        if f"{measure}_{name}" in convergence:
+            columns[text] = _column(convergence, f"{measure}_{name}")
+    return _listing(f"Estimates of {name}", convergence, columns)
+
+
+def _whole(counts: pd.Series) -> list[str]:
+    return [str(count) for count in counts]
+
+
+def _column(convergence: pd.DataFrame, name: str) -> list[str]:
+    """Return a column rounded, with its standard error where the table has one."""
+    errors = convergence.get(f"{name}_mcse", pd.Series(np.nan, convergence.index))
+    return [rounded(value, mcse) for value, mcse in zip(convergence[name], errors, strict=True)]
+
+
+def _listing(caption: str, convergence: pd.DataFrame, columns: dict[str, list[str]]) -> Listing:
+    varying = [name for name in LABELS if convergence[name].nunique(dropna=False) > 1]
+    # A study of one cell is named by its data.
+    names = varying or ["mixture" if convergence["mixture"].notna().all() else "observed"]
+    labels = [[_label(value) for value in convergence[name]] for name in names]
+    header = [{"sample_size": "n"}.get(name, name) for name in names]
+    rows = zip(*labels, *columns.values(), strict=True)
+    return Listing(caption, (*header, *columns), tuple(rows), len(names))
+
+
+def _label(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if pd.isna(value):
+        return MISSING
+    return "\N{INFINITY}" if np.isinf(value) else f"{value:.0f}"
+
+
+def markdown(title: str, listings: Sequence[Listing]) -> str:
+    """Return a page of tables in GitHub's Markdown, columns aligned for reading as text too."""
+    parts = [f"# {_in_markdown(title)}", _in_markdown(NOTE)]
+    for listing in listings:
+        cells = [[_in_markdown(text) for text in row] for row in (listing.header, *listing.rows)]
+        widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
+        named = [place < listing.n_labels for place in range(len(widths))]
+        align = [str.ljust if name else str.rjust for name in named]
+        lines = [
+            [put(text, width) for put, text, width in zip(align, row, widths, strict=True)]
+            for row in cells
+        ]
+        rule = [
+            f":{'-' * (width - 1)}" if name else f"{'-' * (width - 1)}:"
+            for name, width in zip(named, widths, strict=True)
+        ]
+        rows = [f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:])]
+        parts += [f"## {_in_markdown(listing.caption)}", "\n".join(rows)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _in_markdown(text: str) -> str:
+    return MARKDOWN.sub(r"\\\1", " ".join(text.split()))
+
+
+def latex(title: str, listings: Sequence[Listing]) -> str:
+    r"""Return tables for ``\input`` into a LaTeX document, with booktabs' rules.
+
+    They are long tables, which may go on over pages.
+    """
+    lines = [r"% In the preamble: \usepackage{booktabs, longtable}", f"% {NOTE}"]
+    for listing in listings:
+        n_values = len(listing.header) - listing.n_labels
+        caption = f"{_in_latex(title)}. {_in_latex(listing.caption)}. {_in_latex(BRACKETS)}"
+        lines += [
+            "",
+            rf"\begin{{longtable}}{{@{{}}{'l' * listing.n_labels}{'r' * n_values}@{{}}}}",
+            rf"\caption{{{caption}}}\\",
+            r"\toprule",
+            _latex_row(listing.header),
+            r"\midrule",
+            r"\endfirsthead",
+            r"\toprule",
+            _latex_row(listing.header),
+            r"\midrule",
+            r"\endhead",
+            r"\bottomrule",
+            r"\endlastfoot",
+            *(_latex_row(row) for row in listing.rows),
+            r"\end{longtable}",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _latex_row(row: Sequence[str]) -> str:
+    return " & ".join(_in_latex(text) for text in row) + r" \\"
+
+
+def _in_latex(text: str) -> str:
+    return "".join(LATEX.get(character, character) for character in " ".join(text.split()))
