@@ -61,6 +61,7 @@ def fits_schema(n_components: int, population: bool = False) -> pa.Schema:
         ("map_residual", real),
         ("compression_error_bound", real),
         ("likelihood_evaluations", integer),
+        ("sample_scale", real),
         ("stop_rule", text),
         ("stop_value", real),
         ("aic", real),

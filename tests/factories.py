@@ -179,6 +179,7 @@ def _fit_row(
         "log_likelihood_start": rows[0]["log_likelihood"],
         "log_likelihood_truth": np.nan if truth is None else _log_likelihood(points, truth),
         **last,
+        "sample_scale": points.std(),
         "rate_observed": np.nan,
         "rate_theory": np.nan,
     }
@@ -190,7 +191,7 @@ def _table(rows: list[dict[str, Any]], plan: Plan) -> pd.DataFrame:
     parameters = [
         f"{part}_{k}" for part in ("weight", "mean", "scale") for k in range(plan.n_components)
     ]
-    rates = [name for name in ("rate_observed", "rate_theory") if name in table]
+    rates = [name for name in ("sample_scale", "rate_observed", "rate_theory") if name in table]
     before = [name for name in table.columns if name not in {*parameters, *rates}]
     table = table.reindex(columns=[*before, *parameters, *rates])
     texts = ("cell", "mixture", "observed", "model", "init", "algorithm", "fit_id", "outcome")
