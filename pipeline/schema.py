@@ -99,6 +99,14 @@ class Reference:
 
 
 @dataclass
+class Targets:
+    """How near a fit has to come, for the profiles."""
+
+    log_likelihood_gap: list[float] = MISSING
+    distance_to_fixed_point: list[float] = MISSING
+
+
+@dataclass
 class Executor:
     """Where the blocks of fits run."""
 
@@ -129,6 +137,7 @@ class Config:
     schedule: Schedule = field(default_factory=Schedule)
     degeneracy: Degeneracy = field(default_factory=Degeneracy)
     reference: Reference = field(default_factory=Reference)
+    targets: Targets = field(default_factory=Targets)
     executor: Executor = field(default_factory=Executor)
     tracking: Tracking = field(default_factory=Tracking)
     sample_sizes: list[Any] = MISSING

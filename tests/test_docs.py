@@ -6,16 +6,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from pipeline.config import compose
 from pipeline.core.starts import INITS
 from pipeline.core.stopping import STOPPING_RULES
 from pipeline.plan import make_plan
+from pipeline.stages.aggregate import aggregate
 from pipeline.statistics.cells import convergence
 from pipeline.statistics.references import derived
 from pipeline.tables import OUTCOMES, fits_schema, traces_schema
-from tests.factories import make_study
+from tests.factories import make_study, write_study
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -60,13 +62,27 @@ def test_every_column_is_explained():
     names += list(derived(study.fits, study.plan).columns)
     for name in names:
         # One parameter stands for all of them, one count for all outcomes.
-        base = re.sub(r"(weight|mean|scale)_\d+", "mean_0", name).removesuffix("_mcse")
+        base = re.sub(r"(weight|mean|scale)_\d+", "mean_0", name)
+        base = re.sub("_(mcse|low|high)$", "", base)
         base = base if base not in ("mean_0",) else "mean_0…"
         if base.startswith("n_") and base.removeprefix("n_") in OUTCOMES:
             base = base.removeprefix("n_")
         assert f"`{base}`" in REFERENCE, name
     for name in (*OUTCOMES, *STOPPING_RULES):
         assert f"`{name}`" in REFERENCE
+
+
+def test_every_curve_is_explained(tmp_path):
+    study = make_study("experiment=convergence", "sample_sizes=[20]", "replicates=4")
+    write_study(study, tmp_path)
+    aggregate(tmp_path)
+    for name in ("profiles", "trajectories"):
+        table = pd.read_parquet(tmp_path / f"{name}.parquet")
+        section = REFERENCE.partition(f"## `{name}.parquet`")[2].partition("\n## ")[0]
+        texts = [label for label in ("kind", "axis", "quantity") if label in table]
+        levels = {level for label in texts for level in table[label]} - set(OUTCOMES)
+        for word in (*table.columns, *levels):
+            assert f"`{word}`" in section, word
 
 
 @pytest.mark.parametrize("name", INITS)

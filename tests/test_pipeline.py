@@ -94,6 +94,8 @@ def test_tables_have_their_columns_and_one_row_per_fit(workspace):
         "convergence.parquet",
         "convergence.csv",
         "derived.parquet",
+        "profiles.parquet",
+        "trajectories.parquet",
         "metrics.json",
         "figures",
         "report.html",

@@ -8,25 +8,47 @@ import numpy as np
 import pandas as pd
 
 from pipeline.files import atomic_write, write_text
-from pipeline.plan import read_plan
+from pipeline.plan import Plan, read_plan
 from pipeline.stages import run
 from pipeline.statistics.cells import convergence, fit_columns
+from pipeline.statistics.curves import Curve, long_table
+from pipeline.statistics.profiles import (
+    comparisons,
+    outcome_profiles,
+    performance_profiles,
+    target_profiles,
+)
+from pipeline.statistics.recorded import ends_of_cells, recorded
 from pipeline.statistics.references import derived
-from pipeline.tables import FITS, OUTCOMES, STATISTICS, check_parts, read_fits, write_statistics
+from pipeline.statistics.trajectories import trajectories
+from pipeline.tables import (
+    FITS,
+    OUTCOMES,
+    STATISTICS,
+    TRACES,
+    check_parts,
+    part_name,
+    read_fits,
+    trace_columns,
+    write_statistics,
+)
 
+PROFILES = "profiles.parquet"
+TRAJECTORIES = "trajectories.parquet"
 log = logging.getLogger(__name__)
 
 
 def aggregate(folder: Path) -> None:
     """Write the statistics of a results folder: per cell, per fit, and of the whole study."""
     plan = read_plan(folder)
-    check_parts(folder, plan, [FITS])
-    fits = read_fits(folder, [*fit_columns(plan), "fit_id"])
+    check_parts(folder, plan, [FITS, TRACES])
+    fits = read_fits(folder, [*fit_columns(plan), "fit_id", "sample_scale"])
     beside = derived(fits, plan)
     with atomic_write(folder / "derived.parquet") as path:
         beside.to_parquet(path, index=False)
     table = convergence(fits, plan, beside)
     write_statistics(folder / STATISTICS, table, plan)
+    write_curves(folder, plan, fits, beside)
     # Shortest decimals that read back as the same float64.
     write_text(folder / "convergence.csv", table.to_csv(index=False, lineterminator="\n"))
     text = json.dumps(metrics(table), indent=2, sort_keys=True, allow_nan=False)
@@ -34,12 +56,36 @@ def aggregate(folder: Path) -> None:
     log.info("aggregate: %d cells, %d fits", len(table), table["n_fits"].sum())
 
 
+def write_curves(folder: Path, plan: Plan, fits: pd.DataFrame, beside: pd.DataFrame) -> None:
+    """Write `profiles.parquet` and `trajectories.parquet`, from the traces of one cell at a time.
+
+    `beside` is what `derived` gave for these fits.
+    """
+    ends = ends_of_cells(fits, beside, plan)
+    kept = plan.config["schedule"]["record_replicates"]
+    profiles = list(outcome_profiles(plan.cells, ends))
+    bands: list[Curve] = []
+    for position, cell in enumerate(plan.cells):
+        path = folder / TRACES / part_name(position, cell)
+        column = trace_columns(path, None if kept == "all" else kept)
+        group = recorded(cell, plan, ends[position], column)
+        profiles += target_profiles(group, cell.id, plan.config["targets"])
+        bands += trajectories(group, cell.id, cell.starts)
+    for kind, positions in comparisons(plan):
+        cells = [plan.cells[position] for position in positions]
+        profiles += performance_profiles(cells, [ends[p] for p in positions], kind)
+    for name, curves in ((PROFILES, profiles), (TRAJECTORIES, bands)):
+        with atomic_write(folder / name) as path:
+            long_table(curves).to_parquet(path, index=False)
+
+
 def metrics(table: pd.DataFrame) -> dict[str, float]:
     """Return the few numbers of a whole study that `dvc metrics` compares.
 
     Counts are totals over the cells; `converged_share` is over all fits, `n_iter_median_smallest`
     and `_largest` are the extremes over the cells, `mean_log_likelihood` and `rmse_mean` averages
-    over the cells, the latter also over the means. What does not exist is left out.
+    over the cells, the latter also over the means. What does not exist, or is infinite, is left
+    out.
     """
     counts = ["n_fits", *(f"n_{outcome}" for outcome in OUTCOMES)]
     errors = table.filter(regex=r"^rmse_mean_\d+$")
@@ -48,7 +94,8 @@ def metrics(table: pd.DataFrame) -> dict[str, float]:
         **{name: int(table[name].sum()) for name in counts},
         "converged_share": table["n_converged"].sum() / table["n_fits"].sum(),
         "n_iter_median_smallest": table["n_iter_median"].min(),
-        "n_iter_median_largest": table["n_iter_median"].max(),
+        # A median that the budget ended before is larger than all others: then none is known.
+        "n_iter_median_largest": table["n_iter_median"].max(skipna=False),
         "mean_log_likelihood": table["mean_log_likelihood"].mean(),
         "rmse_mean": errors.stack().mean(),
     }
