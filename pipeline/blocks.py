@@ -18,7 +18,7 @@ from pipeline.core.fitting import (
     geometric_iterations,
 )
 from pipeline.core.matching import match_to_truth, order_by_mean, reorder
-from pipeline.core.mixture import Parameters
+from pipeline.core.mixture import Parameters, mixture_standard_deviation, standard_deviations
 from pipeline.core.model import Model, make_model
 from pipeline.core.outcomes import Outcome
 from pipeline.core.random import key_from_hex
@@ -116,6 +116,7 @@ def fit_block(
         np.repeat(replicates, len(starts)),
         np.tile(starts, len(replicates)),
         np.repeat(at_truth, len(starts)),
+        np.repeat(_sample_scales(points, truth), len(starts)),
         plan.config["schedule"]["stop"]["rule"],
     )
 
@@ -156,6 +157,14 @@ def _fits(
     if cell.node_tolerance is not None:
         return fit_compressed(points, theta, task, cell.node_tolerance, traced, mapping)
     return fit(points, np.ones(points.shape[1]), theta, *task, traced)
+
+
+def _sample_scales(points: np.ndarray | None, truth: Parameters | None) -> np.ndarray:
+    """Return the standard deviation of each sample, of the mixture for a population, shape (R,)."""
+    if points is not None:
+        return standard_deviations(points)
+    assert truth is not None, "a population is a mixture"
+    return np.array([mixture_standard_deviation(truth)])
 
 
 def _ordered(fits: Fits, truth: Parameters | None) -> tuple[Fits, pa.Array]:
@@ -227,6 +236,7 @@ def block_tables(
     replicates: np.ndarray,
     starts: np.ndarray,
     log_likelihood_truth: np.ndarray,
+    sample_scale: np.ndarray,
     rule: str,
 ) -> tuple[pa.Table, pa.Table]:
     """Turn a block of fits into the tables that are stored, without the cell's labels.
@@ -242,6 +252,8 @@ def block_tables(
     replicates, starts : int64 arrays, shape (F,)
     log_likelihood_truth : float64 array, shape (F,)
         Not-a-number where there is no truth.
+    sample_scale : float64 array, shape (F,)
+        Standard deviations of the samples.
     rule : str
         The stopping rule.
     """
@@ -265,6 +277,7 @@ def block_tables(
         "compression_error_bound": _reals(fits.compression_error_bound),
         "likelihood_evaluations": fits.likelihood_evaluations,
         "n_floored": fits.n_floored,
+        "sample_scale": _reals(sample_scale),
         "stop_rule": rules.cast(pa.string()),
         "stop_value": _reals(fits.stop_value),
         **{name: _reals(values) for name, values in chosen_by._asdict().items()},

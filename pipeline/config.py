@@ -142,7 +142,7 @@ def _refuse(key: str, value: Any, allowed: str) -> None:
 
 def _check_shape(given: Any, key: str = "") -> None:
     """Refuse what the schema would answer with its own terms: shapes, and truth values."""
-    sections = ("degeneracy", "reference", "executor", "tracking")
+    sections = ("degeneracy", "reference", "targets", "executor", "tracking")
     mappings = {"", "schedule", "schedule.stop", *sections, *FACTORS}
     mapping = key in mappings or key.rpartition(".")[0] in FACTORS
     if isinstance(given, bool):
@@ -237,6 +237,8 @@ def check(config: dict[str, Any]) -> None:
     _check_degeneracy(config["degeneracy"])
     for key in ("tolerance", "scale_ratio"):
         _between(f"reference.{key}", config["reference"][key], 0.0, 0.1)
+    for key, values in config["targets"].items():
+        _check_targets(f"targets.{key}", values)
     _choice("executor.backend", config["executor"]["backend"], ("local",))
     if config["executor"]["workers"] is not None:
         _integer("executor.workers", config["executor"]["workers"], 1, MOST_WORKERS)
@@ -316,6 +318,15 @@ def _check_schedule(schedule: dict[str, Any]) -> None:
     kept = schedule["record_replicates"]
     if kept != "all":
         _integer("schedule.record_replicates", kept, 0, MOST_REPLICATES, ", or all")
+
+
+def _check_targets(key: str, values: list[float]) -> None:
+    if not values:
+        _refuse(key, values, "at least one positive number")
+    for value in values:
+        if not (value > 0 and math.isfinite(value)):
+            _refuse(key, value, "positive numbers")
+    _distinct(key, values)
 
 
 def _check_degeneracy(degeneracy: dict[str, Any]) -> None:

@@ -28,7 +28,7 @@ FILE = "plan.yaml"
 # Where and how fast the work is done, and where it is shown, decides no number.
 NOT_CONTENT = ("executor", "tracking", "store_dir")
 # What of the configuration only the stage aggregate reads.
-AGGREGATED = ("reference", "slopes", "claims", "claims_level")
+AGGREGATED = ("reference", "targets", "slopes", "claims", "claims_level")
 
 
 @dataclass(frozen=True)

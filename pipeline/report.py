@@ -97,6 +97,15 @@ def _statistic(rows: pd.DataFrame, name: str) -> list[str]:
     return [rounded(value, mcse) for value, mcse in zip(rows[name], errors, strict=True)]
 
 
+def _ranges(lows: pd.Series, highs: pd.Series) -> list[str]:
+    """Return pairs of numbers of iterations; a dash where neither is known."""
+    pairs = zip(lows, highs, strict=True)
+    return [
+        MISSING if pd.isna(low) and pd.isna(high) else f"{rounded(low)} to {rounded(high)}"
+        for low, high in pairs
+    ]
+
+
 def outcomes_table(cells: Sequence[Cell], rows: pd.DataFrame) -> Table:
     """Tabulate all counts, also the zeros: that nothing failed is a result."""
     columns = [
@@ -112,17 +121,15 @@ def outcomes_table(cells: Sequence[Cell], rows: pd.DataFrame) -> Table:
 
 def convergence_table(cells: Sequence[Cell], rows: pd.DataFrame) -> Table:
     """Tabulate iterations and final log-likelihood."""
-    spread = [
-        f"{low:.0f} to {high:.0f}"
-        for low, high in zip(rows["n_iter_q10"], rows["n_iter_q90"], strict=True)
-    ]
     columns = [
         ("median", _statistic(rows, "n_iter_median")),
-        ("10 % to 90 %", spread),
+        ("its 95 % interval", _ranges(rows["n_iter_median_low"], rows["n_iter_median_high"])),
+        ("10 % to 90 %", _ranges(rows["n_iter_q10"], rows["n_iter_q90"])),
+        ("expected running time", _statistic(rows, "expected_running_time")),
         ("mean", _statistic(rows, "log_likelihood_mean")),
         ("per observation", _statistic(rows, "mean_log_likelihood")),
     ]
-    spans = [("iterations", 2), ("final log-likelihood", 2)]
+    spans = [("iterations to convergence", 3), ("map evaluations", 1), ("final log-likelihood", 2)]
     return _table("Iterations and final log-likelihood", cells, columns, spans)
 
 

@@ -249,10 +249,18 @@ def _outcome(row: pd.Series, estimates: pd.Series) -> str:
     counts = [
         f"{row[f'n_{outcome}']:.0f} `{outcome}`" for outcome in OUTCOMES if row[f"n_{outcome}"]
     ]
+    levels = {"10 %": row["n_iter_q10"], "half": row["n_iter_median"], "90 %": row["n_iter_q90"]}
+    reached = [f"{level} {_iterations(value)}" for level, value in levels.items()]
     return (
-        f"Outcomes of {row['n_fits']:.0f} fits: {', '.join(counts)}. Iterations: median "
-        f"{row['n_iter_median']:g}, 10 % {row['n_iter_q10']:g}, 90 % {row['n_iter_q90']:g}."
+        f"Outcomes of {row['n_fits']:.0f} fits: {', '.join(counts)}. "
+        f"Converged of all fits: {', '.join(reached)}."
     )
+
+
+def _iterations(value: float) -> str:
+    if pd.isna(value):
+        return "not within the budget"
+    return f"within {value:g} iterations" if value < math.inf else "never"
 
 
 def _table(cell: Cell, row: pd.Series, estimates: pd.Series) -> str:

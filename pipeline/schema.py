@@ -104,6 +104,14 @@ class Reference:
 
 
 @dataclass
+class Targets:
+    """How near a fit has to come, for the profiles."""
+
+    log_likelihood_gap: list[float] = MISSING
+    distance_to_fixed_point: list[float] = MISSING
+
+
+@dataclass
 class Slope:
     """A scaling law to fit: the logarithm of a statistic on the logarithm of a factor."""
 
@@ -163,6 +171,7 @@ class Config:
     schedule: Schedule = field(default_factory=Schedule)
     degeneracy: Degeneracy = field(default_factory=Degeneracy)
     reference: Reference = field(default_factory=Reference)
+    targets: Targets = field(default_factory=Targets)
     executor: Executor = field(default_factory=Executor)
     tracking: Tracking = field(default_factory=Tracking)
     sample_sizes: list[Any] = MISSING

@@ -1,8 +1,10 @@
 """The column contracts of fits and traces, and their Parquet data sets."""
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,6 +24,8 @@ STATISTICS = "convergence.parquet"
 CONTENT = "content"
 # Rows of a row group: fixed, so that a file does not depend on how its rows were computed.
 ROW_GROUP = 1 << 17
+# Rows of a trace whose columns are read all together.
+ROWS_AT_ONCE = 1 << 20
 
 OUTCOMES = tuple(outcome.name.lower() for outcome in Outcome)
 LABELS = ("mixture", "observed", "model", "sample_size", "init", "algorithm")
@@ -63,6 +67,7 @@ def fits_schema(n_components: int, population: bool = False) -> pa.Schema:
         ("compression_error_bound", real),
         ("likelihood_evaluations", integer),
         ("n_floored", integer),
+        ("sample_scale", real),
         ("stop_rule", text),
         ("stop_value", real),
         ("aic", real),
@@ -228,6 +233,40 @@ def fits_columns(folder: Path, plan: Plan) -> list[str]:
 def read_traces(folder: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """Read the traces of a results folder, one row per recorded (fit, iteration)."""
     return _read(folder / TRACES, columns)
+
+
+def trace_columns(path: Path, replicates: int | None = None) -> Callable[[str], np.ndarray]:
+    """Return a function that gives one column of a cell's traces, one value per row.
+
+    Many rows are read a column at a time, as all columns may be too much for the memory.
+
+    Parameters
+    ----------
+    replicates : int, optional
+        Read only so many, the first.
+    """
+    part = pq.ParquetFile(path)
+    groups = list(range(part.num_row_groups))
+    if replicates is not None:
+        place = part.schema_arrow.get_field_index("replicate")
+        groups = [k for k in groups if _least(part, k, place) < replicates]
+    small = sum(part.metadata.row_group(k).num_rows for k in groups) <= ROWS_AT_ONCE
+    names = [name for name in part.schema_arrow.names if name != "cell"]
+    table = part.read_row_groups(groups, columns=names, use_threads=False) if small else None
+
+    def read(name: str) -> np.ndarray:
+        whole = part.read_row_groups(groups, columns=[name]) if table is None else table
+        return whole.column(name).to_numpy()
+
+    of_rows = read("replicate")
+    within = len(of_rows) if replicates is None else int(np.searchsorted(of_rows, replicates))
+    return lambda name: read(name)[:within]
+
+
+def _least(part: pq.ParquetFile, group: int, column: int) -> float:
+    """Return the least value of a column of integers in a row group that may be empty."""
+    statistics = part.metadata.row_group(group).column(column).statistics
+    return statistics.min if statistics is not None and statistics.has_min_max else -math.inf
 
 
 def _read(path: Path, columns: Sequence[str] | None) -> pd.DataFrame:

@@ -186,6 +186,7 @@ def _fit_row(
         "log_likelihood_start": rows[0]["log_likelihood"],
         "log_likelihood_truth": np.nan if truth is None else _log_likelihood(points, truth),
         **last,
+        "sample_scale": points.std(),
         "rate_observed": np.nan,
         "rate_theory": np.nan,
         "map_residual": np.nan,
@@ -199,7 +200,7 @@ def _table(rows: list[dict[str, Any]], plan: Plan) -> pd.DataFrame:
     parameters = [
         f"{part}_{k}" for part in ("weight", "mean", "scale") for k in range(plan.n_components)
     ]
-    rates = ("relabelled", "rate_observed", "rate_theory", "map_residual")
+    rates = ("relabelled", "sample_scale", "rate_observed", "rate_theory", "map_residual")
     rates = [name for name in (*rates, "compression_error_bound") if name in table]
     before = [name for name in table.columns if name not in {*parameters, *rates}]
     table = table.reindex(columns=[*before, *parameters, *rates])

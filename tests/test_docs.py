@@ -6,12 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from pipeline.config import compose
 from pipeline.core.starts import INITS
 from pipeline.core.stopping import STOPPING_RULES
 from pipeline.plan import make_plan
+from pipeline.stages.aggregate import aggregate
 from pipeline.statistics.cells import convergence
 from pipeline.statistics.claims import claims
 from pipeline.statistics.comparisons import comparisons
@@ -19,7 +21,7 @@ from pipeline.statistics.measures import optional_columns
 from pipeline.statistics.references import derived
 from pipeline.statistics.slopes import slopes
 from pipeline.tables import OUTCOMES, fits_schema, traces_schema
-from tests.factories import make_study
+from tests.factories import make_study, write_study
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -72,7 +74,8 @@ def test_every_column_is_explained():
     for name in names:
         # One parameter stands for all of them, one count for all outcomes, and what is over all
         # fits for the same over converged ones.
-        base = re.sub(r"(weight|mean|scale)_\d+", "mean_0", name).removesuffix("_mcse")
+        base = re.sub(r"(weight|mean|scale)_\d+", "mean_0", name)
+        base = re.sub("_(mcse|low|high)$", "", base)
         base = base.removesuffix("_converged") if base != "n_converged" else base
         base = base if base not in ("mean_0",) else "mean_0…"
         if base.startswith("n_") and base.removeprefix("n_") in OUTCOMES:
@@ -80,6 +83,19 @@ def test_every_column_is_explained():
         assert f"`{base}`" in REFERENCE, name
     for name in (*OUTCOMES, *STOPPING_RULES):
         assert f"`{name}`" in REFERENCE
+
+
+def test_every_curve_is_explained(tmp_path):
+    study = make_study("experiment=convergence", "sample_sizes=[20]", "replicates=4")
+    write_study(study, tmp_path)
+    aggregate(tmp_path)
+    for name in ("profiles", "trajectories"):
+        table = pd.read_parquet(tmp_path / f"{name}.parquet")
+        section = REFERENCE.partition(f"## `{name}.parquet`")[2].partition("\n## ")[0]
+        texts = [label for label in ("kind", "axis", "quantity") if label in table]
+        levels = {level for label in texts for level in table[label]} - set(OUTCOMES)
+        for word in (*table.columns, *levels):
+            assert f"`{word}`" in section, word
 
 
 @pytest.mark.parametrize("name", INITS)

@@ -71,7 +71,7 @@ class Page(HTMLParser):
         (1.0, 0.0, "1"),
         (None, None, "–"),
         (np.nan, 0.1, "–"),
-        (np.inf, 0.1, "inf"),
+        (np.inf, 0.1, "∞"),
     ],
 )
 def test_rounded(value, mcse, text):

@@ -8,34 +8,49 @@ import numpy as np
 import pandas as pd
 
 from pipeline.files import atomic_write, write_text
-from pipeline.plan import read_plan
+from pipeline.plan import Plan, read_plan
 from pipeline.stages import run
 from pipeline.statistics.cells import convergence, fit_columns
 from pipeline.statistics.claims import check as check_claims
 from pipeline.statistics.claims import claims, counts, sentences
 from pipeline.statistics.comparisons import comparisons
+from pipeline.statistics.curves import Curve, long_table
 from pipeline.statistics.presentation import latex, markdown, tables
+from pipeline.statistics.profiles import (
+    outcome_profiles,
+    performance_profiles,
+    rivals,
+    target_profiles,
+)
+from pipeline.statistics.recorded import ends_of_cells, recorded
 from pipeline.statistics.references import derived
 from pipeline.statistics.slopes import slopes
+from pipeline.statistics.trajectories import trajectories
 from pipeline.tables import (
     FITS,
     OUTCOMES,
     STATISTICS,
+    TRACES,
     check_parts,
     fits_columns,
+    part_name,
     read_fits,
+    trace_columns,
     write_statistics,
 )
 
+PROFILES = "profiles.parquet"
+TRAJECTORIES = "trajectories.parquet"
 log = logging.getLogger(__name__)
 
 
 def aggregate(folder: Path) -> None:
     """Write the statistics of a results folder: per cell, per fit, and of the whole study."""
     plan = read_plan(folder)
-    check_parts(folder, plan, [FITS])
+    check_parts(folder, plan, [FITS, TRACES])
     check_claims(plan)
-    fits = read_fits(folder, [*fit_columns(plan, fits_columns(folder, plan)), "fit_id"])
+    columns = fit_columns(plan, fits_columns(folder, plan))
+    fits = read_fits(folder, [*columns, "fit_id", "sample_scale"])
     beside = derived(fits, plan)
     with atomic_write(folder / "derived.parquet") as path:
         beside.to_parquet(path, index=False)
@@ -49,6 +64,7 @@ def aggregate(folder: Path) -> None:
         with atomic_write(folder / f"{name}.parquet") as path:
             rows.to_parquet(path, index=False)
     write_statistics(folder / STATISTICS, table, plan)
+    write_curves(folder, plan, fits, beside)
     # Shortest decimals that read back as the same float64.
     write_text(folder / "convergence.csv", table.to_csv(index=False, lineterminator="\n"))
     shown = tables(table)
@@ -61,12 +77,36 @@ def aggregate(folder: Path) -> None:
         log.info("%s", sentence)
 
 
+def write_curves(folder: Path, plan: Plan, fits: pd.DataFrame, beside: pd.DataFrame) -> None:
+    """Write `profiles.parquet` and `trajectories.parquet`, from the traces of one cell at a time.
+
+    `beside` is what `derived` gave for these fits.
+    """
+    ends = ends_of_cells(fits, beside, plan)
+    kept = plan.config["schedule"]["record_replicates"]
+    profiles = list(outcome_profiles(plan.cells, ends))
+    bands: list[Curve] = []
+    for position, cell in enumerate(plan.cells):
+        path = folder / TRACES / part_name(position, cell)
+        column = trace_columns(path, None if kept == "all" else kept)
+        group = recorded(cell, plan, ends[position], column)
+        profiles += target_profiles(group, cell.id, plan.config["targets"])
+        bands += trajectories(group, cell.id, cell.starts)
+    for kind, positions in rivals(plan):
+        cells = [plan.cells[position] for position in positions]
+        profiles += performance_profiles(cells, [ends[p] for p in positions], kind)
+    for name, curves in ((PROFILES, profiles), (TRAJECTORIES, bands)):
+        with atomic_write(folder / name) as path:
+            long_table(curves).to_parquet(path, index=False)
+
+
 def metrics(table: pd.DataFrame) -> dict[str, float]:
     """Return the few numbers of a whole study that `dvc metrics` compares.
 
     Counts are totals over the cells; `converged_share` is over all fits, `n_iter_median_smallest`
     and `_largest` are the extremes over the cells, `mean_log_likelihood` and `rmse_mean` averages
-    over the cells, the latter also over the means. What does not exist is left out.
+    over the cells, the latter also over the means. What does not exist, or is infinite, is left
+    out.
     """
     counts = ["n_fits", *(f"n_{outcome}" for outcome in OUTCOMES)]
     errors = table.filter(regex=r"^rmse_mean_\d+$")
@@ -75,7 +115,8 @@ def metrics(table: pd.DataFrame) -> dict[str, float]:
         **{name: int(table[name].sum()) for name in counts},
         "converged_share": table["n_converged"].sum() / table["n_fits"].sum(),
         "n_iter_median_smallest": table["n_iter_median"].min(),
-        "n_iter_median_largest": table["n_iter_median"].max(),
+        # A median that the budget ended before is larger than all others: then none is known.
+        "n_iter_median_largest": table["n_iter_median"].max(skipna=False),
         "mean_log_likelihood": table["mean_log_likelihood"].mean(),
         "rmse_mean": errors.stack().mean(),
     }

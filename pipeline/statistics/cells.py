@@ -11,6 +11,15 @@ import numpy as np
 import pandas as pd
 
 from pipeline.plan import Plan
+from pipeline.statistics.incidence import (
+    CENSORED,
+    COMPETING,
+    EVENT,
+    cumulative_incidence,
+    observed,
+    quantiles,
+)
+from pipeline.statistics.intervals import ratio_interval, share_interval
 from pipeline.statistics.measures import (
     finite_fits,
     optional_columns,
@@ -58,10 +67,10 @@ def convergence(fits: pd.DataFrame, plan: Plan, beside: pd.DataFrame | None = No
     -------
     DataFrame
         Labels and sizes of the cell, the number of fits of every outcome, then the statistics of
-        `convergence_share`, `reference_share`, `iterations`, `final_log_likelihood`, the true
-        parameters, `rates`, `numerical_error` and `performance`. What does not exist is missing:
-        bias and RMSE without a truth of the model's size, an MCSE from one replicate, a mean over
-        no finite fit.
+        `convergence_share`, `reference_share`, `iterations`, `running_time`,
+        `final_log_likelihood`, the true parameters, `rates`, `numerical_error` and `performance`.
+        What does not exist is missing: bias and RMSE without a truth of the model's size, an MCSE
+        from one replicate, a mean over no finite fit.
 
     Raises
     ------
@@ -80,7 +89,8 @@ def convergence(fits: pd.DataFrame, plan: Plan, beside: pd.DataFrame | None = No
             outcome_counts(fits),
             convergence_share(fits["outcome"]),
             reference_share(beside),
-            iterations(fits["n_iter"]),
+            iterations(fits),
+            running_time(fits),
             measured[counts],
             final_log_likelihood(fits["log_likelihood"].where(finite), plan),
             true_parameters(plan).add_prefix("true_"),
@@ -104,12 +114,24 @@ def outcome_counts(fits: pd.DataFrame) -> pd.DataFrame:
 
 
 def convergence_share(outcome: pd.Series) -> pd.DataFrame:
-    """Return the share p of converged fits, per cell.
+    """Return the share p of converged fits with Wilson's interval, per cell.
 
     With p_r the share among the starts of replicate r, MCSE = sqrt(sum_r (p_r - p)^2) / R, which
-    for one start is the binomial sqrt(p (1 - p) / R) of a coverage in Table 6.
+    for one start is the binomial sqrt(p (1 - p) / R) of a coverage in Table 6. The interval takes
+    the effective size that this error makes (see `intervals.effective_size`).
     """
-    return share_and_mcse(outcome == "converged", "converged_share")
+    table = share_and_mcse(outcome == "converged", "converged_share")
+    share, error = table["converged_share"], table["converged_share_mcse"]
+    n_fits, n_replicates = _sizes(outcome)
+    limits = share_interval(share, error**2, n_fits, n_replicates)
+    return table.assign(converged_share_low=limits[0], converged_share_high=limits[1])
+
+
+def _sizes(values: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers of fits and of replicates of every cell that has any."""
+    replicates = values.index[~values.index.duplicated()].get_level_values("position")
+    fits = values.index.get_level_values("position")
+    return fits.value_counts(sort=False).to_numpy(), replicates.value_counts(sort=False).to_numpy()
 
 
 def reference_share(beside: pd.DataFrame) -> pd.DataFrame:
@@ -123,15 +145,74 @@ def reference_share(beside: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([near_singular.rename("n_near_singular"), shares], axis=1)
 
 
-def iterations(n_iter: pd.Series) -> pd.DataFrame:
-    """Return median, 0.1 and 0.9 quantile of the iterations over all fits, per cell.
+def iterations(fits: pd.DataFrame) -> pd.DataFrame:
+    """Return quantiles of the iterations to convergence with their intervals, per cell.
 
-    A fit that was cut off counts with the iterations it ran: leaving it out would make a hard cell
-    look easy. Quantiles interpolate linearly between order statistics.
+    They are those of the cumulative incidence of convergence: `max_iter` censors, every failure is
+    a competing event (see `incidence.quantiles`). Leaving either out would make a hard cell look
+    easy.
     """
-    quantiles = n_iter.astype(float).groupby(level="position").quantile(np.array([0.5, 0.1, 0.9]))
-    names = {0.5: "n_iter_median", 0.1: "n_iter_q10", 0.9: "n_iter_q90"}
-    return quantiles.unstack()[list(names)].rename(columns=names)
+    position, curve = np.unique(fits.index.get_level_values("position"), return_inverse=True)
+    replicate = fits.index.get_level_values("replicate").to_numpy()
+    cause = np.full(len(fits), COMPETING)
+    for outcome, code in (("converged", EVENT), ("max_iter", CENSORED)):
+        cause[(fits["outcome"] == outcome).to_numpy()] = code
+    ends = observed(curve, replicate, fits["n_iter"].to_numpy(), cause)
+    curves = cumulative_incidence(ends)
+    columns = {}
+    for name, level in (("median", 0.5), ("q10", 0.1), ("q90", 0.9)):
+        for end, values in zip(("", "_low", "_high"), quantiles(curves, level), strict=True):
+            columns[f"n_iter_{name}{end}"] = values
+    return pd.DataFrame(columns, pd.Index(position, name="position"))
+
+
+def running_time(fits: pd.DataFrame) -> pd.DataFrame:
+    """Return the expected running time in map evaluations, with MCSE and interval, per cell.
+
+    What it costs, on average, to get one converged fit by starting anew until there is one:
+    ERT = (evaluations of all fits) / (number of converged fits), infinite where there is none.
+    Hansen, Auger, Ros, Mersmann, Tusar & Brockhoff (2021), "COCO: a platform for comparing
+    continuous optimizers in a black-box setting", Optimization Methods and Software 36, 114-144.
+
+    Notes
+    -----
+    A ratio of means over replicates: with E_r and C_r the sums over the starts of replicate r, the
+    delta method gives MCSE = sqrt(R / (R - 1) sum_r (E_r - ERT C_r)^2) / sum_r C_r. The interval is
+    `intervals.ratio_interval`; where no fit converged it begins at what the upper limit of
+    `converged_share` allows, and has no end.
+    """
+    sums = pd.DataFrame(
+        {
+            "cost": fits["map_evaluations"].astype(float),
+            "converged": (fits["outcome"] == "converged").astype(float),
+        }
+    )
+    n_fits, n_replicates = _sizes(sums["cost"])
+    if not sums.index.is_unique:
+        sums = sums.groupby(level=REPLICATE).sum()
+    by_cell = sums.groupby(level="position").sum()
+    cost, converged = by_cell["cost"].to_numpy(), by_cell["converged"].to_numpy()
+    some = converged > 0
+    ratio = np.where(some, cost / np.where(some, converged, 1.0), np.inf)
+    each = np.repeat(np.where(some, ratio, 0.0), n_replicates)
+    residuals = (sums["cost"] - each * sums["converged"]) ** 2
+    squares = residuals.groupby(level="position").sum().to_numpy()
+    several = some & (n_replicates > 1)
+    correction = n_replicates / np.where(several, n_replicates - 1, 1)
+    error = np.sqrt(correction * squares) / np.where(some, converged, 1.0)
+    error = np.where(several, error, np.nan)
+    low, high = ratio_interval(ratio, error, n_replicates)
+    _, most = share_interval(0.0, 0.0, n_fits, n_replicates)
+    known = n_replicates > 1
+    return pd.DataFrame(
+        {
+            "expected_running_time": ratio,
+            "expected_running_time_mcse": error,
+            "expected_running_time_low": np.where(some | ~known, low, cost / n_fits / most),
+            "expected_running_time_high": np.where(some | ~known, high, np.inf),
+        },
+        by_cell.index,
+    )
 
 
 def final_log_likelihood(log_likelihood: pd.Series, plan: Plan) -> pd.DataFrame:

@@ -9,7 +9,8 @@ import pandas as pd
 from pipeline.core.mixture import mixture_standard_deviation
 from pipeline.core.starts import INITS
 from pipeline.plan import Cell, Plan
-from pipeline.statistics import intervals
+from pipeline.statistics import strict_intervals as intervals
+from pipeline.statistics.intervals import wilson
 
 # The level of the columns `_low` and `_high` of a statistic that has no MCSE.
 TABLE_LEVEL = 0.95
@@ -85,8 +86,9 @@ def cell_interval(
         # The only data set there is: its starts are the independent trials.
         units = number if _one_of_a_kind(cell) else replicates
         n = intervals.effective_number(value, mcse, units, number, level)
-        ends = intervals.wilson(value, n, level)
-        return Interval(value, mcse, *ends, n, exact=intervals.clopper_pearson(value, n, level))
+        low, high = (float(end) for end in wilson(value, n, level))
+        exact = intervals.clopper_pearson(value, n, level)
+        return Interval(value, mcse, low, high, n, exact=exact)
     if replicates < intervals.FEWEST_REPLICATES:
         few = f"{replicates} replicates; allowed: at least {intervals.FEWEST_REPLICATES}"
         return Interval(value, mcse, n=float(replicates), reason=few)

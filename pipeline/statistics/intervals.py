@@ -1,96 +1,92 @@
-"""Confidence intervals for what many replicates measured: a mean, a share, a slope.
+"""Confidence intervals of shares and of ratios over replicates, 95 % where none is named.
 
-Each is at least as wide as the textbook's where that errs more often than its level says.
+The starts of a replicate see the same data: what several of them tell is less than as many
+replicates would. A share's interval therefore takes the number of independent fits that would have
+the same variance (its effective size) for the number of fits.
 """
 
-import math
-
 import numpy as np
-from scipy.special import betaincinv, ndtri, stdtrit
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtri, stdtrit
 
-# With fewer replicates an MCSE says too little to judge a claim by.
-FEWEST_REPLICATES = 30
-# The variance of R values with kurtosis k is as uncertain as that of 2R / (k - 1) + 1 normal ones;
-# k = 15 is that of a squared normal error, which an MSE is the mean of.
-REPLICATES_PER_DEGREE = 7.0
+LEVEL = 0.95
+TAIL = 0.5 + LEVEL / 2.0
+NORMAL = float(ndtri(TAIL))
+
+Values = NDArray[np.float64]
 
 
-def student_quantile(level: float, replicates: float) -> float:
-    """Return the two-sided t quantile with `replicates` / 7 degrees of freedom.
+def student(degrees: ArrayLike) -> Values:
+    """Return the quantile of Student's t that a two-sided interval takes; no degrees: nan."""
+    degrees = np.asarray(degrees, float)
+    return stdtrit(np.where(degrees > 0, degrees, np.nan), TAIL)
 
-    R - 1 would be right for normal values. An MCSE of skewed, heavy-tailed ones is much less
-    certain than that: by Satterthwaite's (1946) matching of variances that of R squared normal
-    errors has R / 7 degrees of freedom.
+
+def effective_size(
+    share: ArrayLike, variance: ArrayLike, n_fits: ArrayLike, n_replicates: ArrayLike
+) -> Values:
+    """Return how many independent fits a share is worth; all arguments broadcast.
+
+    Korn & Graubard (1998), "Confidence intervals for proportions with small expected number of
+    positive counts estimated from survey data", Survey Methodology 24, 193-201:
+
+        n* = p (1 - p) / V  *  (1 - 1/R) / (1 - 1/n)  *  (t_{n-1} / t_{R-1})^2
+
+    For one start per replicate and V = p (1 - p) / n this is n. It is at most n, so that starts
+    that happen to balance each other count no more than independent ones; and R where the share
+    is 0 or 1, whose variance of 0 says nothing: as if all starts of a replicate were one. One
+    replicate tells no variance: nan.
+
+    Parameters
+    ----------
+    share : p
+    variance : V, of p over replicates, by sums of squares over replicates divided by R^2
+    n_fits, n_replicates : n and R
     """
-    return float(stdtrit(replicates / REPLICATES_PER_DEGREE, (1.0 + level) / 2.0))
+    share, variance = np.asarray(share, float), np.asarray(variance, float)
+    fits, replicates = np.asarray(n_fits, float), np.asarray(n_replicates, float)
+    # The last bits of a variance that is 0 are the arithmetic's.
+    telling = variance * fits > 1e-9 * share * (1.0 - share)
+    several = replicates > 1
+    size = share * (1.0 - share) / np.where(telling, variance, 1.0)
+    size = size * (1.0 - 1.0 / replicates) / np.where(several, 1.0 - 1.0 / fits, 1.0)
+    size = size * (student(fits - 1.0) / student(replicates - 1.0)) ** 2
+    inside = (share > 0.0) & (share < 1.0)
+    size = np.where(inside, np.where(telling, np.minimum(size, fits), fits), replicates)
+    return np.where(several, size, np.nan)
 
 
-def mean_interval(mean: float, mcse: float, replicates: float, level: float) -> tuple[float, float]:
-    """Return mean -+ t MCSE, with `student_quantile`."""
-    half = student_quantile(level, replicates) * mcse
-    return mean - half, mean + half
+def wilson(share: ArrayLike, size: ArrayLike, level: float = LEVEL) -> tuple[Values, Values]:
+    """Return the ends of the score interval of a share from `size` independent trials.
 
-
-def positive_interval(
-    mean: float, mcse: float, replicates: float, level: float
-) -> tuple[float, float]:
-    """Return mean · exp(-+ t MCSE / mean): the interval of the logarithm, by the delta method.
-
-    For means that cannot be negative: where such a mean is small by chance, so is its MCSE, and the
-    symmetric interval ends too soon above.
+    Wilson (1927), "Probable inference, the law of succession, and statistical inference": the p
+    with (share - p)^2 <= z^2 p (1 - p) / size.
     """
-    half = student_quantile(level, replicates) * mcse / mean
-    factor = float(np.exp(min(half, 700.0)))  # below the largest float64
-    return mean / factor, mean * factor
+    share, size = np.asarray(share, float), np.asarray(size, float)
+    square = ndtri((1.0 + level) / 2.0) ** 2 / size
+    centre = share + square / 2.0
+    half = np.sqrt(square * (share * (1.0 - share) + square / 4.0))
+    low = np.where(share == 0.0, 0.0 * size, (centre - half) / (1.0 + square))
+    high = np.where(share == 1.0, 1.0 + 0.0 * size, (centre + half) / (1.0 + square))
+    return np.maximum(low, 0.0), np.minimum(high, 1.0)
 
 
-def wilson(share: float, number: float, level: float) -> tuple[float, float]:
-    """Return Wilson's (1927) score interval of a share of `number` independent trials.
+def share_interval(
+    share: ArrayLike, variance: ArrayLike, n_fits: ArrayLike, n_replicates: ArrayLike
+) -> tuple[Values, Values]:
+    """Return Wilson's interval of a share with its `effective_size`; nan from one replicate."""
+    return wilson(share, effective_size(share, variance, n_fits, n_replicates))
 
-    The formula: Newcombe (1998), "Two-sided confidence intervals for the single proportion",
-    Statistics in Medicine 17, 857-872, method 3.
+
+def ratio_interval(
+    ratio: ArrayLike, error: ArrayLike, n_replicates: ArrayLike
+) -> tuple[Values, Values]:
+    """Return the ends of ratio * exp(-+ t_{R-1} error / ratio); nan without an error.
+
+    On the scale of the logarithm: a positive quantity has no interval that begins below 0, and its
+    inverse (successes for an evaluation) has the inverse interval.
     """
-    z = float(ndtri((1.0 + level) / 2.0))
-    middle = 2.0 * number * share + z * z
-    half = z * math.sqrt(z * z + 4.0 * number * share * (1.0 - share))
-    whole = 2.0 * (number + z * z)
-    # Exact at the ends, where the formula leaves rounding.
-    low = 0.0 if share == 0.0 else max(0.0, (middle - half) / whole)
-    high = 1.0 if share == 1.0 else min(1.0, (middle + half) / whole)
-    return low, high
-
-
-def clopper_pearson(share: float, number: float, level: float) -> tuple[float, float]:
-    """Return the exact binomial interval of Clopper & Pearson (1934).
-
-    Its tails never err more often than (1 - level) / 2. Wilson's do where few trials differ from
-    the others: after 1 success in 100 its 0.95 interval begins at 0.0018, a share that
-    shows a success in 16 of 100 such studies.
-    """
-    successes, tail = share * number, (1.0 - level) / 2.0
-    low = 0.0 if share == 0.0 else float(betaincinv(successes, number - successes + 1.0, tail))
-    high = (
-        1.0 if share == 1.0 else float(betaincinv(successes + 1.0, number - successes, 1.0 - tail))
-    )
-    return low, high
-
-
-def effective_number(
-    share: float, mcse: float, replicates: int, number: int, level: float
-) -> float:
-    """Return how many independent trials `number` trials in `replicates` clusters are worth.
-
-    p (1 - p) / Var(p), times (z / t)^2 with t of replicates - 1 degrees of freedom because the
-    variance is estimated: Korn & Graubard (1998), "Confidence intervals for proportions with small
-    expected number of positive counts estimated from survey data", Survey Methodology 24,
-    193-201. At least the number of replicates, which it is if trials of a replicate all agree (and
-    at 0 or 1 or with few replicates, where nothing tells whether they do), at most that of trials.
-    """
-    if number == replicates or not 0.0 < share < 1.0 or replicates < FEWEST_REPLICATES:
-        return float(replicates)
-    variance = mcse * mcse * replicates / (replicates - 1.0)
-    if not variance > 0.0:
-        return float(replicates)
-    upper = (1.0 + level) / 2.0
-    shrunk = float(ndtri(upper) / stdtrit(replicates - 1.0, upper)) ** 2
-    return min(float(number), max(float(replicates), share * (1.0 - share) / variance * shrunk))
+    ratio, error = np.asarray(ratio, float), np.asarray(error, float)
+    relative = error / np.where(ratio > 0.0, ratio, np.nan)
+    factor = np.exp(student(np.asarray(n_replicates, float) - 1.0) * relative)
+    return ratio / factor, ratio * factor

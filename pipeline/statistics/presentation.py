@@ -52,7 +52,7 @@ def rounded(value: Any, mcse: Any = None) -> str:
     """Round for reading: to two digits of the Monte-Carlo standard error, given in brackets.
 
     Without a standard error (one replicate, or a quantity that does not vary): four significant
-    digits and no brackets. A missing value is a dash.
+    digits and no brackets. A missing value is a dash, an infinite one ∞.
 
     Examples
     --------
@@ -63,7 +63,9 @@ def rounded(value: Any, mcse: Any = None) -> str:
     """
     if value is None or pd.isna(value):
         return MISSING
-    if not np.isfinite(value) or mcse is None or pd.isna(mcse) or not 0 < mcse < np.inf:
+    if np.isinf(value):
+        return minus(f"{'-' if value < 0 else ''}\N{INFINITY}")
+    if mcse is None or pd.isna(mcse) or not 0 < mcse < np.inf:
         return minus(f"{value:.4g}")
     decimals = 1 - int(np.floor(np.log10(mcse)))
     if not -4 <= decimals <= 8:

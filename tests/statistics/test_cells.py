@@ -9,6 +9,7 @@ import statistics
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import t as student_t
 
 from pipeline.plan import Cell, Plan, write_plan
 from pipeline.stages.aggregate import aggregate
@@ -42,6 +43,8 @@ CONFIG = {
     "slopes": [],
     "claims": [],
     "claims_level": 0.95,
+    "targets": {"log_likelihood_gap": [1.0], "distance_to_fixed_point": [0.1]},
+    "schedule": {"record_replicates": "all"},
 }
 FLAT_TRUTH = [0.25, 0.75, -1.0, 2.0, 0.5, 1.5]
 
@@ -87,7 +90,7 @@ def random_fits(plan, seed=1):
                     "start": start,
                     "outcome": str(rng.choice(["converged", "max_iter"])),
                     "n_iter": int(rng.integers(1, 500)),
-                    "map_evaluations": int(rng.integers(1, 900)),
+                    "map_evaluations": int(rng.integers(1, 1500)),
                     "relabelled": bool(rng.integers(2)),
                     "log_likelihood": rng.normal(-100.0, 5.0),
                 }
@@ -134,12 +137,99 @@ def mean_and_mcse(values):
     return statistics.mean(values), statistics.stdev(values) / math.sqrt(len(values))
 
 
-def quantile(values, q):
-    values = sorted(values)
-    place = q * (len(values) - 1)
-    low = math.floor(place)
-    high = min(low + 1, len(values) - 1)
-    return values[low] + (place - low) * (values[high] - values[low])
+def score_interval(p, size):
+    """Return the roots of (p - x)^2 = z^2 x (1 - x) / size."""
+    square = statistics.NormalDist().inv_cdf(0.975) ** 2 / size
+    roots = np.roots([1.0 + square, -2.0 * p - square, p * p])
+    low, high = sorted(min(max(float(np.real(root)), 0.0), 1.0) for root in roots)
+    return low, high
+
+
+def size_of(p, variance, n, replicates):
+    """Return the effective size of Korn & Graubard (1998), at most n; R where p is 0 or 1."""
+    if p in (0, 1):
+        return replicates
+    if variance * n < 1e-12:
+        return n
+    t = {m: student_t.ppf(0.975, m - 1) for m in (n, replicates)}
+    deviation = (1.0 - 1.0 / replicates) / (1.0 - 1.0 / n) * (t[n] / t[replicates]) ** 2
+    return min(n, p * (1.0 - p) / variance * deviation)
+
+
+def incidence(rows, t, weights, failures=False):
+    """Return the Aalen-Johansen estimate at t, with weighted fits."""
+    surviving, share = 1.0, 0.0
+    for s in sorted({row["n_iter"] for row in rows if row["n_iter"] <= t}):
+        at_risk = events = ended = 0.0
+        for row, weight in zip(rows, weights, strict=True):
+            at_risk += weight * (row["n_iter"] >= s)
+            if row["n_iter"] == s and row["outcome"] != "max_iter":
+                ended += weight
+                events += weight * ((row["outcome"] != "converged") == failures)
+        share += surviving * events / at_risk
+        surviving *= 1.0 - ended / at_risk
+    return share
+
+
+def limits_at(rows, t, failures=False):
+    """Return the pointwise limits at t; the variance is the jackknife's, by central differences."""
+    n, step = len(rows), 1e-5
+    by_replicate = {}
+    for i, row in enumerate(rows):
+        ends = []
+        for change in (step, -step):
+            weights = [1.0 + change * (i == j) for j in range(n)]
+            ends.append(incidence(rows, t, weights, failures))
+        derivative = (ends[0] - ends[1]) / (2 * step)
+        by_replicate[row["replicate"]] = by_replicate.get(row["replicate"], 0.0) + derivative
+    share = incidence(rows, t, [1.0] * n, failures)
+    share = round(share, 12)
+    variance = sum(value**2 for value in by_replicate.values())
+    return score_interval(share, size_of(share, variance, n, len(by_replicate)))
+
+
+def iteration_quantiles(rows, q):
+    """Return the quantile of the incidence and its interval, each by its definition."""
+    times = sorted({row["n_iter"] for row in rows})
+    last, replicates = times[-1], len({row["replicate"] for row in rows})
+
+    def first(reaches, failing):
+        never = math.inf if 1.0 - failing < q else math.nan
+        return next((float(t) for t in times if reaches(t)), never)
+
+    ones = [1.0] * len(rows)
+    failing = incidence(rows, last, ones, failures=True)
+    middle = first(lambda t: incidence(rows, t, ones) > q - 1e-12, failing)
+    if replicates < 2:
+        return middle, math.nan, math.nan
+    fewest, most = limits_at(rows, last, failures=True)
+    low = first(lambda t: limits_at(rows, t)[1] >= q, fewest)
+    high = first(lambda t: limits_at(rows, t)[0] >= q, most)
+    if score_interval(0.0, replicates)[1] >= q:
+        low = 0.0
+    return middle, low, high
+
+
+def running_time(rows):
+    """Return ERT, its error by the delta method, and the interval on the logarithm's scale."""
+    cost, successes = {}, {}
+    for row in rows:
+        r = row["replicate"]
+        cost[r] = cost.get(r, 0) + row["map_evaluations"]
+        successes[r] = successes.get(r, 0) + (row["outcome"] == "converged")
+    total, converged, replicates = sum(cost.values()), sum(successes.values()), len(cost)
+    if not converged:
+        if replicates < 2:
+            return math.inf, math.nan, math.nan, math.nan
+        most = score_interval(0.0, replicates)[1]
+        return math.inf, math.nan, total / len(rows) / most, math.inf
+    ratio = total / converged
+    if replicates < 2:
+        return ratio, math.nan, math.nan, math.nan
+    residuals = [cost[r] - ratio * successes[r] for r in cost]
+    error = statistics.stdev(residuals, 0.0) * math.sqrt(replicates) / converged
+    factor = math.exp(student_t.ppf(0.975, replicates - 1) * error / ratio)
+    return ratio, error, ratio / factor, ratio * factor
 
 
 def is_finite(row, n_components):
@@ -195,6 +285,11 @@ def naive(fits, plan):
         out["converged_share_mcse"] = (
             math.sqrt(squares) / len(shares) if len(shares) > 1 else math.nan
         )
+        ends = ["converged_share_low", "converged_share_high"]
+        out |= dict.fromkeys(ends, math.nan)
+        if len(shares) > 1:
+            size = size_of(p, squares / len(shares) ** 2, len(mine), len(shares))
+            out |= dict(zip(ends, score_interval(p, size), strict=True))
         out["n_near_singular"] = sum(map(is_near_singular, mine))
         shares = replicate_means(mine, lambda row: float(has_reached(row, fits)))
         p = out["reached_reference_share"] = statistics.mean(shares)
@@ -203,7 +298,10 @@ def naive(fits, plan):
             math.sqrt(squares) / len(shares) if len(shares) > 1 else math.nan
         )
         for name, q in (("median", 0.5), ("q10", 0.1), ("q90", 0.9)):
-            out[f"n_iter_{name}"] = quantile([row["n_iter"] for row in mine], q)
+            for end, value in zip(("", "_low", "_high"), iteration_quantiles(mine, q), strict=True):
+                out[f"n_iter_{name}{end}"] = value
+        for end, value in zip(("", "_mcse", "_low", "_high"), running_time(mine), strict=True):
+            out[f"expected_running_time{end}"] = value
         out["n_finite"] = len(finite)
         mean, mcse = mean_and_mcse(replicate_means(finite, lambda row: row["log_likelihood"]))
         out["log_likelihood_mean"], out["log_likelihood_mean_mcse"] = mean, mcse
@@ -294,6 +392,9 @@ def test_every_outcome_is_counted_and_only_converged_is_convergence():
     assert [row[f"n_{name}"] for name in OUTCOMES] == [1, 2, 3, 4, 5, 6, 7]
     assert row["n_fits"] == row["n_finite"] == 28
     assert row["converged_share"] == 5 / 28
+    # 17 of 28 failed for good, whatever the budget; the 6 cut off may still converge.
+    assert row["n_iter_median"] == row["n_iter_q90"] == math.inf
+    assert row["expected_running_time"] == random_fits(plan)["map_evaluations"].sum() / 5
 
 
 # Morris et al. (2019), Section 5.3: 0.95 coverage from 1600 repetitions has MCSE 0.00545, and the
@@ -334,30 +435,77 @@ def test_copies_of_a_start_add_no_precision():
     copies = pd.concat([fits.assign(start=start) for start in range(10)])
     got, expected = convergence(copies, ten), convergence(fits, one)
     differ = ["starts", "n_fits", "n_finite", "n_finite_converged", "n_relabelled"]
-    differ += [*(f"n_{name}" for name in OUTCOMES)]
-    # Quantiles of copied values interpolate elsewhere; they have no error to be fooled.
-    differ += [
-        "n_rate_theory",
-        "n_rate_observed",
-        "n_near_singular",
-        "n_iter_q10",
-        "n_iter_q90",
-        "n_iter_median",
-    ]
+    differ += [*(f"n_{name}" for name in OUTCOMES), "n_rate_theory", "n_rate_observed"]
+    # A share's interval is wider: the variance of several starts is estimated, from R replicates.
+    for name in got.columns[got.columns.str.endswith("_low")]:
+        assert not (got[name] > expected[name] * (1 + 1e-12)).any()
+    for name in got.columns[got.columns.str.endswith("_high")]:
+        assert not (got[name] < expected[name] * (1 - 1e-12)).any()
+    differ += ["n_near_singular", *got.columns[got.columns.str.contains("_(?:low|high)$")]]
     pd.testing.assert_frame_equal(
         got.drop(columns=differ), expected.drop(columns=differ), rtol=1e-12
     )
     assert got["n_fits"].item() == 60
 
 
-def test_unfinished_fits_count_with_the_iterations_they_ran():
+def test_unfinished_fits_are_censored_and_failed_ones_never_converge():
     plan = plan_of(cell("c", replicates=3))
-    fits = fits_of(plan, n_iter=[10, 20, 5000]).assign(
-        outcome=["converged", "converged", "max_iter"]
-    )
-    row = convergence(fits, plan).iloc[0]
+    fits = fits_of(plan, n_iter=[10, 20, 5000], map_evaluations=[10, 20, 5000])
+    row = convergence(fits.assign(outcome=["converged", "converged", "max_iter"]), plan).iloc[0]
     assert row["n_iter_median"] == 20.0
-    assert row["n_iter_q90"] == pytest.approx(20 + 0.8 * 4980)
+    assert np.isnan(row["n_iter_q90"])  # after 5000, or never
+    assert row["expected_running_time"] == 5030 / 2
+    for outcome in ("degenerate_scale", "error"):
+        row = convergence(fits.assign(outcome=["converged", "converged", outcome]), plan).iloc[0]
+        assert row["n_iter_median"] == 20.0
+        assert row["n_iter_q90"] == math.inf
+        # Never dropped: of the two that converged the median would be 10.
+        assert row["n_iter_q10"] == 10.0
+
+
+def test_where_nothing_converges_within_the_budget_no_quantile_is_known():
+    plan = plan_of(cell("c", replicates=40))
+    row = convergence(fits_of(plan, n_iter=9, map_evaluations=9).assign(outcome="max_iter"), plan)
+    names = [f"n_iter_{name}" for name in ("median", "q10", "q90")]
+    assert row[[f"{name}{end}" for name in names for end in ("", "_high")]].isna().all(axis=None)
+    assert row["expected_running_time"].item() == row["expected_running_time_high"].item()
+    assert row["expected_running_time"].item() == math.inf
+    # At best a share of 8.8 % converges (Wilson: z^2 / (40 + z^2)), for nine evaluations each.
+    assert row["expected_running_time_low"].item() == pytest.approx(9 / 0.08763, rel=1e-4)
+    assert row["converged_share_high"].item() == pytest.approx(0.08763, rel=1e-4)
+
+
+@pytest.mark.parametrize(("share", "cut_off"), [(0.9, 200), (0.5, 200), (0.2, 200), (0.5, 10)])
+def test_intervals_of_share_and_running_time_are_covered(share, cut_off):
+    """Four starts that share their replicate's luck; 95 % is to be covered, simulated 500 times."""
+    studies, replicates, starts = 500, 60, 4
+    rng = np.random.default_rng(20240301)
+    shape = (studies, replicates, starts)
+    luck = rng.beta(2 * share, 2 * (1 - share), (studies, replicates, 1))
+    converged = rng.random(shape) < luck
+    cost = np.where(converged, rng.geometric(1 / 50, shape), cut_off)
+    index = [grid.ravel() for grid in np.indices(shape)]
+    plan = plan_of(*(cell(f"c{i}", replicates=replicates, starts=starts) for i in range(studies)))
+    fits = pd.DataFrame(
+        {
+            "cell": [f"c{i}" for i in index[0]],
+            "replicate": index[1],
+            "start": index[2],
+            "outcome": np.where(converged.ravel(), "converged", "max_iter"),
+            "n_iter": cost.ravel(),
+            "map_evaluations": cost.ravel(),
+            "log_likelihood": -100.0,
+        }
+    ).assign(relabelled=False, **dict(zip(names(2), FLAT_TRUTH, strict=True)))
+    got = convergence(with_rates(fits), plan)
+    truths = {
+        "converged_share": share,
+        "expected_running_time": 50 + cut_off * (1 - share) / share,
+    }
+    slack = 4.0 * math.sqrt(0.95 * 0.05 / studies)
+    for name, truth in truths.items():
+        covered = (got[f"{name}_low"] <= truth) & (truth <= got[f"{name}_high"])
+        assert 0.95 - slack < covered.mean() < min(0.95 + slack, 0.995), name
 
 
 def test_errors_keep_their_digits_far_from_zero():
@@ -458,7 +606,11 @@ def test_standard_errors_are_the_spread_over_repeated_studies():
 
 
 def with_ids(fits):
-    return fits.assign(fit_id=[f"fit {index}" for index in range(len(fits))])
+    return fits.assign(fit_id=[f"fit {index}" for index in range(len(fits))], sample_scale=1.0)
+
+
+def no_traces(fits):
+    return fits.iloc[:0].assign(iteration=pd.Series(dtype=int))
 
 
 @pytest.fixture
@@ -466,7 +618,7 @@ def folder(varied, tmp_path):
     fits, plan = varied
     write_plan(plan, tmp_path)
     fits = with_ids(fits)
-    write_tables(plan, fits, fits.iloc[:0], tmp_path)
+    write_tables(plan, fits, no_traces(fits), tmp_path)
     return tmp_path
 
 
@@ -485,10 +637,10 @@ def test_aggregate_is_deterministic_and_leaves_nothing_behind(varied, folder):
     aggregate(folder)
     files = ["claims.parquet", "comparisons.parquet", "convergence.csv", "convergence.md"]
     files += ["convergence.parquet", "convergence.tex", "derived.parquet", "metrics.json"]
-    files += ["slopes.parquet"]
+    files += ["profiles.parquet", "slopes.parquet", "trajectories.parquet"]
     before = [(folder / name).read_bytes() for name in files]
     shuffled = with_ids(varied[0]).sample(frac=1.0, random_state=3)
-    write_tables(varied[1], shuffled, shuffled.iloc[:0], folder)
+    write_tables(varied[1], shuffled, no_traces(shuffled), folder)
     aggregate(folder)
     assert [(folder / name).read_bytes() for name in files] == before
     assert sorted(path.name for path in folder.iterdir()) == sorted(
@@ -512,8 +664,10 @@ def test_metrics_are_plain_numbers_without_missing_ones(varied, folder):
     for outcome in OUTCOMES:
         assert metrics[f"n_{outcome}"] == (fits["outcome"] == outcome).sum()
     assert metrics["converged_share"] == (fits["outcome"] == "converged").mean()
-    assert metrics["n_iter_median_largest"] == table["n_iter_median"].max()
-    assert metrics["n_iter_median_smallest"] == table["n_iter_median"].min()
+    finite = table["n_iter_median"][np.isfinite(table["n_iter_median"])]
+    assert metrics["n_iter_median_smallest"] == finite.min()
+    # Where a cell's median is not known or infinite, neither is the largest.
+    assert ("n_iter_median_largest" in metrics) == (len(finite) == len(table))
     known = [table[f"rmse_mean_{k}"].dropna() for k in range(2)]
     assert metrics["rmse_mean"] == pytest.approx(pd.concat(known).mean(), rel=1e-14)
 

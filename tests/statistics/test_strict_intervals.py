@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from pipeline.statistics.intervals import (
+from pipeline.statistics.intervals import wilson
+from pipeline.statistics.strict_intervals import (
     clopper_pearson,
     effective_number,
     mean_interval,
     positive_interval,
     student_quantile,
-    wilson,
 )
 
 

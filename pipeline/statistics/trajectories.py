@@ -1,0 +1,69 @@
+"""How the fits of a cell move, over its replicates: bands of quantiles against the effort."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.core.fitting import geometric_iterations
+from pipeline.statistics.curves import Curve
+from pipeline.statistics.recorded import AXES, Recorded
+
+LEVELS = (0.1, 0.5, 0.9)
+# Values held at a time: fits times places of the grid.
+MOST_VALUES = 1 << 23
+
+
+def _carried(
+    group: Recorded, place: NDArray[np.int64], values: NDArray, begin: int, end: int
+) -> NDArray[np.float64]:
+    """Return the value of every fit at the places `begin` to `end` of a grid, (F, end - begin).
+
+    `place` is the first place of the grid that a row has reached, (T,): it stands for the fit from
+    there to the next row's place, the last row to the end of the grid.
+    """
+    rows = group.stop > group.first
+    until = np.append(place[1:], end)
+    until[group.stop[rows] - 1] = end
+    lengths = np.clip(until, begin, end) - np.clip(place, begin, end)
+    table = np.full((len(rows), end - begin), np.inf)
+    table[rows] = np.repeat(values, lengths).reshape(-1, end - begin)
+    return table
+
+
+def _bands(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the quantiles over the first axis: the smallest value that enough are at most."""
+    ranks = [max(0, int(np.ceil(level * len(values))) - 1) for level in LEVELS]
+    return np.partition(values, ranks, axis=0)[ranks]
+
+
+def trajectories(group: Recorded, cell: str, starts: int) -> Iterator[Curve]:
+    """Give the bands of one cell: for each quantity and axis, quantiles on a grid.
+
+    The grid is `geometric_iterations` up to where the last fit ended, and that place. A row stands
+    for a fit until the next one that was recorded, and the last one for ever. A fit that left no
+    row is infinitely far. The starts of a replicate are replaced by their median first: quantiles
+    are over replicates, and they are order statistics, as some distances are infinite.
+    """
+    n_fits = len(group.first)
+    n_replicates = n_fits // starts
+    for axis in AXES:
+        ends = group.ends.at(axis)
+        longest = int(ends.max(initial=0))
+        grid = np.union1d(geometric_iterations(longest), longest)
+        grid = grid if n_fits else grid[:0]
+        place = np.searchsorted(grid, group.at[axis])
+        running = 1.0 - np.searchsorted(np.sort(ends), grid, side="right") / max(n_fits, 1)
+        step = max(1, MOST_VALUES // max(n_fits, 1))
+        for quantity, values in group.distances.items():
+            bands = np.empty((len(LEVELS), len(grid)))
+            for begin in range(0, len(grid), step):
+                end = min(begin + step, len(grid))
+                table = _carried(group, place, values, begin, end)
+                if starts > 1:
+                    table = np.median(table.reshape(n_replicates, starts, -1), axis=1)
+                bands[:, begin:end] = _bands(table)
+            columns: dict[str, np.ndarray] = {"x": grid}
+            columns |= {f"q{round(100 * q)}": row for q, row in zip(LEVELS, bands, strict=True)}
+            columns |= {"running_share": running, "n": np.full(len(grid), n_replicates)}
+            yield Curve({"cell": cell, "quantity": quantity, "axis": axis}, columns)
