@@ -17,7 +17,7 @@ from pipeline.core.fitting import (
     fit,
     geometric_iterations,
 )
-from pipeline.core.matching import match_to_truth, order_by_mean, reorder
+from pipeline.core.matching import order_of_components, reorder
 from pipeline.core.mixture import Parameters
 from pipeline.core.model import Model, make_model
 from pipeline.core.outcomes import Outcome
@@ -158,14 +158,10 @@ def _fits(
 
 def _ordered(fits: Fits, truth: Parameters | None) -> Fits:
     """Put components into the order of the truth, or by mean where there is none to match."""
-    parameters = fits.parameters
-    if truth is not None and truth.means.size == parameters.means.shape[1]:
-        order = match_to_truth(parameters, truth)
-    else:
-        order = order_by_mean(parameters)
+    order = order_of_components(fits.parameters, truth)
     trace = fits.trace
     return fits._replace(
-        parameters=reorder(parameters, order),
+        parameters=reorder(fits.parameters, order),
         trace=trace._replace(parameters=reorder(trace.parameters, order[trace.fit])),
     )
 
@@ -190,8 +186,9 @@ def _failed(n_fits: int, n_components: int) -> Fits:
         stop_value=missing,
         rate_observed=missing,
         rate_theory=missing,
+        sample_scale=missing,
         parameters=none(n_fits),
-        trace=Trace(empty, empty, empty, np.zeros(0), none(0)),
+        trace=Trace(empty, empty, empty, np.zeros(0), np.zeros(0), np.zeros(0), none(0)),
     )
 
 
@@ -249,6 +246,7 @@ def block_tables(
         "likelihood_evaluations": fits.likelihood_evaluations,
         "stop_rule": rules.cast(pa.string()),
         "stop_value": _reals(fits.stop_value),
+        "sample_scale": _reals(fits.sample_scale),
         **{name: _reals(values) for name, values in chosen_by._asdict().items()},
         **_parameters(fits.parameters),
     }
@@ -259,6 +257,8 @@ def block_tables(
         "iteration": trace.iteration,
         "map_evaluations": trace.map_evaluations,
         "log_likelihood": _reals(trace.log_likelihood),
+        "map_residual": _reals(trace.map_residual),
+        "parameter_change": _reals(trace.parameter_change),
         **_parameters(trace.parameters),
     }
     return pa.table(fit_columns), pa.table(trace_columns)

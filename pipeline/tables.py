@@ -63,6 +63,7 @@ def fits_schema(n_components: int, population: bool = False) -> pa.Schema:
         ("likelihood_evaluations", integer),
         ("stop_rule", text),
         ("stop_value", real),
+        ("sample_scale", real),
         ("aic", real),
         ("bic", real),
         ("icl", real),
@@ -80,6 +81,8 @@ def traces_schema(n_components: int) -> pa.Schema:
         ("iteration", integer),
         ("map_evaluations", integer),
         ("log_likelihood", real),
+        ("map_residual", real),
+        ("parameter_change", real),
         *((name, real) for name in parameter_columns(n_components)),
     ]
     return pa.schema(fields)

@@ -38,21 +38,27 @@ LOG_2 = math.log(2.0)
 # By how much, relative to |L|, the rounding of its sum may lower a log-likelihood.
 ROUNDING = 2.0**-48
 # What is told of each fit's end.
-MAP_RESIDUAL, STOP_VALUE, LIKELIHOOD_EVALUATIONS, RATE_OBSERVED = range(4)
+MAP_RESIDUAL, STOP_VALUE, LIKELIHOOD_EVALUATIONS, RATE_OBSERVED, SAMPLE_SCALE = range(5)
 
 
 @compiled
-def _append(indices, values, size, fit, iteration, map_evaluations, log_likelihood, theta):
+def _append(
+    indices, values, size, fit, iteration, map_evaluations, log_likelihood, residual, change, theta
+):
     """Write one trace row, after doubling the buffers if they are full; return the buffers."""
     if size == indices.shape[0]:
         indices, values = np.concatenate((indices, indices)), np.concatenate((values, values))
     indices[size, 0] = fit
     indices[size, 1] = iteration
     indices[size, 2] = map_evaluations
-    for k in range(theta.shape[1]):
+    n_components = theta.shape[1]
+    for k in range(n_components):
         for row in range(3):
-            values[size, row, k] = theta[row, k]
-        values[size, 3, k] = log_likelihood
+            values[size, row * n_components + k] = theta[row, k]
+    # No iteration led to row 0.
+    values[size, 3 * n_components] = log_likelihood
+    values[size, 3 * n_components + 1] = residual if iteration > 0 else np.nan
+    values[size, 3 * n_components + 2] = change if iteration > 0 else np.nan
     return indices, values
 
 
@@ -60,12 +66,14 @@ def _append(indices, values, size, fit, iteration, map_evaluations, log_likeliho
 # likelihood evaluations of the present row and of the one before; L_t, L_(t-1), L_(t-2); the last
 # map residual and |M(theta) - theta| at the row before; the value of the stopping rule and how many
 # times in a row it was met; the sample's standard deviation in the lane's units; what leads from
-# the lane's density to L; the last and the next iteration that the trace keeps.
+# the lane's density to L; the last and the next iteration that the trace keeps; residual and value of
+# the row before; the largest change of a parameter that led to the present row and to the one
+# before, where one of them is written.
 (
     ITERATION, MAPS, MAPS_1, LIKELIHOODS, LIKELIHOODS_1, LEVEL, LEVEL_1, LEVEL_2, RESIDUAL, AT_ROW,
-    VALUE, STREAK, UNIT, SHIFT, RECORDED, DUE,
-) = range(0, 16 * LANES, LANES)  # fmt: skip
-STATE = 16 * LANES
+    VALUE, STREAK, UNIT, SHIFT, RECORDED, DUE, RESIDUAL_1, VALUE_1, CHANGE, CHANGE_1,
+) = range(0, 20 * LANES, LANES)  # fmt: skip
+STATE = 20 * LANES
 
 
 @compiled
@@ -125,9 +133,9 @@ def _read_row(theta, offset, exponent, lane, iteration, start, out):
 
 @compiled
 def _attend(
-    attention, fired, state, trend, sums, theta, theta_1, fits, next_record, offsets, exponents,
-    starts, n_starts, model, monotone, max_iter, every, record, scale_floor, count_floor, traced,
-    outcomes, ends, indices, values, size,
+    attention, fired, state, trend, sums, theta, theta_1, theta_2, fits, next_record, offsets,
+    exponents, starts, n_starts, model, monotone, max_iter, every, record, scale_floor, count_floor,
+    traced, outcomes, ends, indices, values, size,
 ):  # fmt: skip
     """Write what is due of the lanes in ``attention``: rows of their traces and their ends.
 
@@ -141,6 +149,8 @@ def _attend(
     idle = 0
     natural = np.empty((3, model.n_components))
     counts = np.empty(model.n_components)
+    units_8 = load(state, UNIT)
+    store(state, CHANGE, em.largest_change(model.n_components, theta, theta_1, units_8))
     for lane in range(LANES):
         if not (attention >> lane) & 1:
             continue
@@ -163,20 +173,28 @@ def _attend(
             )
             maps, likelihoods = state[MAPS_1 + lane], state[LIKELIHOODS_1 + lane]
             log_likelihood = state[LEVEL_1 + lane]
+            residual, value = state[RESIDUAL_1 + lane], state[VALUE_1 + lane]
+            change_8 = em.largest_change(model.n_components, theta_1, theta_2, units_8)
+            store(state, CHANGE_1, change_8)
+            change = state[CHANGE_1 + lane]
         else:
             maps, likelihoods = state[MAPS + lane], state[LIKELIHOODS + lane]
+            residual, value = state[RESIDUAL + lane], state[VALUE + lane]
+            change = state[CHANGE + lane]
             log_likelihood = log_likelihood if row_is_finite else np.nan
         wanted = outcome != GOES_ON or state[DUE + lane] == state[ITERATION + lane]
         if wanted and state[RECORDED + lane] != iteration:
             indices, values = _append(
-                indices, values, size, fit, iteration, int(maps), log_likelihood, natural
-            )
+                indices, values, size, fit, iteration, int(maps), log_likelihood, residual, change,
+                natural,
+            )  # fmt: skip
             size += 1
             state[RECORDED + lane] = iteration
         if outcome != GOES_ON:
             outcomes[fit] = outcome
             ends[fit, LIKELIHOOD_EVALUATIONS] = likelihoods
-            ends[fit, STOP_VALUE] = state[VALUE + lane]
+            ends[fit, STOP_VALUE] = value
+            ends[fit, SAMPLE_SCALE] = unit
             ends[fit, RATE_OBSERVED] = observed_rate.observed_rate(trend, lane)
             idle |= 1 << lane
         else:
@@ -195,18 +213,18 @@ def run(
     Returns
     -------
     outcome : int8, shape (F,)
-    ends : float64, shape (F, 4)
+    ends : float64, shape (F, 5)
         Map residual at the last row, value of the stopping rule, likelihood evaluations, observed
-        rate.
+        rate, the sample's standard deviation.
     indices : int64, shape (T, 3)
         Fit, iteration and map evaluations of each row; those of one fit in their order.
-    values : float64, shape (T, 4, K)
-        Weights, means, scales, and the log-likelihood K times over.
+    values : float64, shape (T, 3 K + 3)
+        Weights, means, scales; log-likelihood; map residual and largest change, in units.
     """
     n_fits, n_components = starts.shape[0], starts.shape[2]
-    outcomes, ends = np.empty(n_fits, np.int8), np.empty((n_fits, 4))
+    outcomes, ends = np.empty(n_fits, np.int8), np.empty((n_fits, 5))
     indices = np.empty((2 * n_fits + 1, 3), np.int64)
-    values = np.empty((2 * n_fits + 1, 4, n_components))
+    values = np.empty((2 * n_fits + 1, 3 * n_components + 3))
 
     n = points.shape[1]
     n_rows = (n + LANES - 1) // LANES if all_lanes else n
@@ -217,7 +235,7 @@ def run(
     own_rows = algorithms.memory_rows(squarem, depth, annealed, n_components)
     # Addresses into one array: see ``pipeline.core.vector.rows``.
     memory = np.zeros(
-        STATE + LANES * observed_rate.ROWS + 17 * width + LANES * own_rows + 2 * points_width
+        STATE + LANES * observed_rate.ROWS + 20 * width + LANES * own_rows + 2 * points_width
         + LANES
     )  # fmt: skip
     state, trend = rows(memory, 0), rows(memory, STATE)
@@ -229,7 +247,8 @@ def run(
         n_components, model.weights, model.means, model.scales,
         rows(memory, at + 15 * width), rows(memory, at + 16 * width),
     )  # fmt: skip
-    own, at = rows(memory, at + 17 * width), at + 17 * width + LANES * own_rows
+    theta_2 = rows(memory, at + 17 * width)
+    own, at = rows(memory, at + 20 * width), at + 20 * width + LANES * own_rows
     x, lane_masses = rows(memory, at), rows(memory, at + points_width)
     plain_rows = load_masses(masses, all_lanes, lane_masses)
     problem = Problem(em.Sample(x, lane_masses, n_rows, plain_rows), all_lanes, lane_model, mass)
@@ -244,6 +263,7 @@ def run(
         while not attention:
             # A lane whose fit has ended computes one step more: it tells the map residual.
             for j in range(0, 3 * width, LANES):
+                store(theta_2, j, load(theta_1, j))
                 store(theta_1, j, load(theta, j))
             store(state, LEVEL_2, load(state, LEVEL_1))
             store(state, LEVEL_1, load(state, LEVEL))
@@ -254,6 +274,7 @@ def run(
                 squarem, depth, annealed, classification, problem, active, unit, theta_1,
                 load(state, LEVEL_1), constants, sums, work, own, theta, at_row,
             )  # fmt: skip
+            store(state, RESIDUAL_1, load(state, RESIDUAL))
             store(state, RESIDUAL, residual)
             for row, passes in ((MAPS, maps), (LIKELIHOODS, likelihoods)):
                 before = load(state, row)
@@ -307,6 +328,7 @@ def run(
             )
             met = (value <= splat(tolerance)) & armed
             streak = select(met, load(state, STREAK) + splat(1.0), splat(0.0))
+            store(state, VALUE_1, load(state, VALUE))
             store(state, VALUE, value)
             store(state, STREAK, streak)
             fires_now = streak >= splat(patience)
@@ -319,9 +341,9 @@ def run(
             attention = active & bits(fires_now | ~goes_on | at_end | is_due)
 
         idle, indices, values, size = _attend(
-            attention, fired, state, trend, sums, theta, theta_1, fits, next_record, offsets,
-            exponents, starts, n_starts, model, monotone, max_iter, every, record, scale_floor,
-            count_floor, traced, outcomes, ends, indices, values, size,
+            attention, fired, state, trend, sums, theta, theta_1, theta_2, fits, next_record,
+            offsets, exponents, starts, n_starts, model, monotone, max_iter, every, record,
+            scale_floor, count_floor, traced, outcomes, ends, indices, values, size,
         )  # fmt: skip
         active &= ~idle
     hold(memory)

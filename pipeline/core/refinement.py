@@ -304,6 +304,8 @@ def _restored(fits: Fits, starts: Parameters, origin: float, task: Task, keep: b
             trace.iteration[wanted],
             trace.map_evaluations[wanted],
             trace.log_likelihood[wanted],
+            trace.map_residual[wanted],
+            trace.parameter_change[wanted],
             Parameters(*(part[wanted] for part in exact)),
         ),
     )
