@@ -153,6 +153,10 @@ def _check_shape(given: Any, key: str = "") -> None:
         good = isinstance(given, list) and all(isinstance(partial, dict) for partial in given)
         if not good:
             _refuse(key, given, "null, or a list of partial cells, [{mixture: notebook}]")
+    if key == "replay" and not (
+        isinstance(given, list) and all(isinstance(entry, dict) for entry in given)
+    ):
+        _refuse(key, given, "a list of rules, [{rule: parameter, tolerances: [1e-3]}]")
     if isinstance(given, dict):
         for name, value in given.items():
             _check_shape(value, f"{key}.{name}" if key else str(name))
@@ -222,6 +226,7 @@ def check(config: dict[str, Any]) -> None:
             _refuse(factor, [], "at least one")
     _check_sizes(config)
     _check_schedule(config["schedule"])
+    _check_replay(config)
     _check_only(config)
     _integer("replicates", config["replicates"], 1, MOST_REPLICATES)
     _integer("starts", config["starts"], 1, MOST_STARTS)
@@ -309,6 +314,26 @@ def _check_schedule(schedule: dict[str, Any]) -> None:
     kept = schedule["record_replicates"]
     if kept != "all":
         _integer("schedule.record_replicates", kept, 0, MOST_REPLICATES, ", or all")
+
+
+def _check_replay(config: dict[str, Any]) -> None:
+    asked = []
+    for index, entry in enumerate(config["replay"]):
+        key = f"replay[{index}]"
+        _choice(f"{key}.rule", entry["rule"], [rule for rule in STOPPING_RULES if rule != "never"])
+        _integer(f"{key}.patience", entry["patience"], 1, MOST_ITERATIONS)
+        if not entry["tolerances"]:
+            _refuse(f"{key}.tolerances", entry["tolerances"], "at least one number")
+        for tolerance in entry["tolerances"]:
+            _nonnegative(f"{key}.tolerances", tolerance)
+            asked.append((entry["rule"], tolerance, entry["patience"]))
+    _distinct("replay", asked)
+    if asked and config["schedule"]["record"] != "all":
+        _refuse(
+            "replay",
+            f"{len(asked)} rules with schedule.record={config['schedule']['record']}",
+            "rules for complete traces (schedule.record=all), or none (replay=[])",
+        )
 
 
 def _check_only(config: dict[str, Any]) -> None:

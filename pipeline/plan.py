@@ -28,7 +28,7 @@ FILE = "plan.yaml"
 # Where and how fast the work is done, and where it is shown, decides no number.
 NOT_CONTENT = ("executor", "tracking", "store_dir")
 # What of the configuration only the stage aggregate reads.
-AGGREGATED = ("reference",)
+AGGREGATED = ("reference", "replay")
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,13 @@ def make_plan(config: dict[str, Any]) -> tuple[Plan, list[str]]:
             f"traces: of the first {kept} replicates; the others keep their first and last rows "
             "(schedule.record_replicates)"
         )
+        if config["replay"]:
+            remarks.append(
+                f"replay: of the first {kept} replicates, whose traces are complete "
+                "(schedule.record_replicates)"
+            )
+    if config["replay"]:
+        _check_replay(cells)
     if not cells:
         raise InputError(f"only: no cell matches {config['only']!r}; allowed: cells of the grid")
     used = {cell.data_set for cell in cells}
@@ -271,6 +278,16 @@ def _tolerance(config: dict[str, Any], data: DataSet, algorithm: str) -> float |
         )
     compressed = config["compression"] == "auto" and data.sample_size >= FEWEST_POINTS
     return config["compression_tolerance"] if population or (compressed and smooth) else None
+
+
+def _check_replay(cells: tuple[Cell, ...]) -> None:
+    """Refuse traces that do not hold what a stopping rule compared."""
+    for cell in cells:
+        if cell.node_tolerance is not None and cell.sample_size != math.inf:
+            raise InputError(
+                f"replay: the {cell.sample_size} points of cell {cell.id} are compressed, and its "
+                "traces end on the points; allowed: compression=none, or smaller samples"
+            )
 
 
 def _wanted(

@@ -99,6 +99,15 @@ class Reference:
 
 
 @dataclass
+class Replay:
+    """A stopping rule that the complete traces are asked about, with several tolerances."""
+
+    rule: str = MISSING
+    tolerances: list[float] = MISSING
+    patience: int = 1
+
+
+@dataclass
 class Executor:
     """Where the blocks of fits run."""
 
@@ -129,6 +138,7 @@ class Config:
     schedule: Schedule = field(default_factory=Schedule)
     degeneracy: Degeneracy = field(default_factory=Degeneracy)
     reference: Reference = field(default_factory=Reference)
+    replay: list[Replay] = field(default_factory=list)
     executor: Executor = field(default_factory=Executor)
     tracking: Tracking = field(default_factory=Tracking)
     sample_sizes: list[Any] = MISSING

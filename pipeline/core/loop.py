@@ -66,8 +66,8 @@ def _append(
 # likelihood evaluations of the present row and of the one before; L_t, L_(t-1), L_(t-2); the last
 # map residual and |M(theta) - theta| at the row before; the value of the stopping rule and how many
 # times in a row it was met; the sample's standard deviation in the lane's units; what leads from
-# the lane's density to L; the last and the next iteration that the trace keeps; residual and value of
-# the row before; the largest change of a parameter that led to the present row and to the one
+# the lane's density to L; the last and the next iteration that the trace keeps; residual and value
+# of the row before; the largest change of a parameter that led to the present row and to the one
 # before, where one of them is written.
 (
     ITERATION, MAPS, MAPS_1, LIKELIHOODS, LIKELIHOODS_1, LEVEL, LEVEL_1, LEVEL_2, RESIDUAL, AT_ROW,

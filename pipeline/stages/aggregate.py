@@ -6,13 +6,28 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from pipeline.files import atomic_write, write_text
-from pipeline.plan import read_plan
+from pipeline.plan import Plan, read_plan
 from pipeline.stages import run
 from pipeline.statistics.cells import convergence, fit_columns
 from pipeline.statistics.references import derived
-from pipeline.tables import FITS, OUTCOMES, STATISTICS, check_parts, read_fits, write_statistics
+from pipeline.statistics.stop_replay import FIT_COLUMNS, MOST_ANSWERS, queries, stops, trace_columns
+from pipeline.tables import (
+    FITS,
+    OUTCOMES,
+    REPLAY,
+    ROW_GROUP,
+    STATISTICS,
+    TRACES,
+    check_parts,
+    part_name,
+    read_fits,
+    replay_schema,
+    whole_traces,
+    write_statistics,
+)
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +46,31 @@ def aggregate(folder: Path) -> None:
     write_text(folder / "convergence.csv", table.to_csv(index=False, lineterminator="\n"))
     text = json.dumps(metrics(table), indent=2, sort_keys=True, allow_nan=False)
     write_text(folder / "metrics.json", text + "\n")
+    write_replay(folder, plan)
     log.info("aggregate: %d cells, %d fits", len(table), table["n_fits"].sum())
+
+
+def write_replay(folder: Path, plan: Plan) -> None:
+    """Write the stops of the rules under `replay`, cell by cell; without rules no row."""
+    asked = queries(plan)
+    if asked:
+        check_parts(folder, plan, [TRACES])
+    kept = plan.config["schedule"]["record_replicates"]
+    with (
+        atomic_write(folder / REPLAY) as path,
+        pq.ParquetWriter(path, replay_schema(plan.n_components), compression="zstd") as writer,
+    ):
+        for index, cell in enumerate(plan.cells if asked else ()):
+            part = part_name(index, cell)
+            fits = pq.ParquetFile(folder / FITS / part).read(FIT_COLUMNS)
+            n_fits = cell.starts * (
+                cell.replicates if kept == "all" else min(kept, cell.replicates)
+            )
+            most = max(1, MOST_ANSWERS // len(asked))
+            where, columns = folder / TRACES / part, trace_columns(cell.n_components)
+            for first, stop, rows in whole_traces(where, columns, cell.starts, n_fits, most):
+                answers = stops(fits.slice(first, stop - first), rows, asked, cell, plan)
+                writer.write_table(answers, ROW_GROUP)
 
 
 def metrics(table: pd.DataFrame) -> dict[str, float]:
