@@ -14,7 +14,7 @@ from pipeline.core.stopping import STOPPING_RULES
 from pipeline.plan import make_plan
 from pipeline.statistics.cells import convergence
 from pipeline.statistics.references import derived
-from pipeline.tables import OUTCOMES, fits_schema, traces_schema
+from pipeline.tables import OUTCOMES, fits_schema, replay_schema, traces_schema
 from tests.factories import make_study
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,7 +57,7 @@ def test_every_column_is_explained():
     study = make_study()
     table = convergence(study.fits, study.plan)
     names = [*fits_schema(1).names, *traces_schema(1).names, *table.columns]
-    names += list(derived(study.fits, study.plan).columns)
+    names += list(derived(study.fits, study.plan).columns) + replay_schema(1).names
     for name in names:
         # One parameter stands for all of them, one count for all outcomes.
         base = re.sub(r"(weight|mean|scale)_\d+", "mean_0", name).removesuffix("_mcse")

@@ -40,11 +40,12 @@ FITS_COLUMNS = (
     "cell mixture observed model sample_size init algorithm replicate start fit_id outcome n_iter "
     "map_evaluations log_likelihood log_likelihood_start log_likelihood_truth weight_0 weight_1 "
     "weight_2 mean_0 mean_1 mean_2 scale_0 scale_1 scale_2 rate_observed rate_theory "
-    "map_residual compression_error_bound likelihood_evaluations stop_rule stop_value aic bic icl"
+    "map_residual compression_error_bound likelihood_evaluations stop_rule stop_value sample_scale "
+    "aic bic icl"
 ).split()
 TRACES_COLUMNS = (
-    "cell replicate start iteration map_evaluations log_likelihood weight_0 weight_1 weight_2 "
-    "mean_0 mean_1 mean_2 scale_0 scale_1 scale_2"
+    "cell replicate start iteration map_evaluations log_likelihood map_residual parameter_change "
+    "weight_0 weight_1 weight_2 mean_0 mean_1 mean_2 scale_0 scale_1 scale_2"
 ).split()
 
 
@@ -93,6 +94,7 @@ def test_tables_have_their_columns_and_one_row_per_fit(workspace):
         "convergence.parquet",
         "convergence.csv",
         "derived.parquet",
+        "replay.parquet",
         "metrics.json",
         "figures",
         "report.html",

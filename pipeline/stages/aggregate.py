@@ -55,7 +55,6 @@ def write_replay(folder: Path, plan: Plan) -> None:
     asked = queries(plan)
     if asked:
         check_parts(folder, plan, [TRACES])
-    kept = plan.config["schedule"]["record_replicates"]
     with (
         atomic_write(folder / REPLAY) as path,
         pq.ParquetWriter(path, replay_schema(plan.n_components), compression="zstd") as writer,
@@ -63,11 +62,13 @@ def write_replay(folder: Path, plan: Plan) -> None:
         for index, cell in enumerate(plan.cells if asked else ()):
             part = part_name(index, cell)
             fits = pq.ParquetFile(folder / FITS / part).read(FIT_COLUMNS)
+            # Of the other replicates the traces are not complete.
+            kept = plan.config["schedule"]["record_replicates"]
             n_fits = cell.starts * (
                 cell.replicates if kept == "all" else min(kept, cell.replicates)
             )
-            most = max(1, MOST_ANSWERS // len(asked))
             where, columns = folder / TRACES / part, trace_columns(cell.n_components)
+            most = max(1, MOST_ANSWERS // len(asked))
             for first, stop, rows in whole_traces(where, columns, cell.starts, n_fits, most):
                 answers = stops(fits.slice(first, stop - first), rows, asked, cell, plan)
                 writer.write_table(answers, ROW_GROUP)

@@ -39,6 +39,7 @@ CONFIG = {
     "mixture": {"pair": TRUTH},
     "init": {name: {"method": name} for name in ("random_points", "kmeans_pp", "truth")},
     "reference": {"tolerance": 1e-6, "scale_ratio": 1e-3},
+    "replay": [],
 }
 FLAT_TRUTH = [0.25, 0.75, -1.0, 2.0, 0.5, 1.5]
 
@@ -440,6 +441,7 @@ def test_aggregate_writes_the_same_table_twice(varied, folder):
 def test_aggregate_is_deterministic_and_leaves_nothing_behind(varied, folder):
     aggregate(folder)
     files = ["convergence.csv", "convergence.parquet", "derived.parquet", "metrics.json"]
+    files.append("replay.parquet")
     before = [(folder / name).read_bytes() for name in files]
     shuffled = with_ids(varied[0]).sample(frac=1.0, random_state=3)
     write_tables(varied[1], shuffled, shuffled.iloc[:0], folder)

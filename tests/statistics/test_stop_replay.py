@@ -144,26 +144,36 @@ def test_ends_of_every_kind(ends, overrides):
     assert ends in set(answers["outcome"])
 
 
-def test_a_rule_may_stop_at_the_row_before_numbers_that_are_not_finite():
-    """A fit returns the row before an infinite likelihood: a rule that fires there comes first."""
-    plan = planned("mixture=[]", FAR, "sample_sizes=[12]", "starts=4", "model=[free]")
-    (cell,) = plan.cells
-    fits, traces = run_of(plan, cell)
-    tight = fits.to_pandas()
-    before = tight["scale_0"].clip(upper=tight["scale_1"]) > 1e-6 * tight["sample_scale"]
-    before &= tight["outcome"] == "degenerate_scale"
-    assert before.any() and (tight.loc[~before, "outcome"] == "degenerate_scale").any()
-    # Exactly what the rule compared at the last row is the tolerance.
-    ends = traces.to_pandas().groupby(["replicate", "start"]).tail(1).reset_index(drop=True)
-    last = tight[before].index[0]
-    tolerance = ends.loc[last, "parameter_change"]
-    stop = {"rule": "parameter", "tolerance": tolerance, "patience": 1}
-    plan.config["replay"] = [{"rule": "parameter", "tolerances": [tolerance], "patience": 1}]
-    check_against_runs(plan, cell)
-    answer = stops(fits, traces, queries(plan), cell, plan).to_pandas().loc[last]
-    assert answer["n_iter"] <= tight.loc[last, "n_iter"]
-    assert answer["outcome"] == run_of(plan, cell, stop=stop)[0]["outcome"][int(last)].as_py()
-    assert answer["outcome"] == "converged"
+@pytest.mark.parametrize(
+    ("floors", "row_before"),
+    [
+        ([], True),
+        (["degeneracy.scale=0.3"], False),
+        (["degeneracy.count=2.5"], False),
+    ],
+)
+def test_a_failure_against_a_rule_at_the_same_row(floors, row_before):
+    """A rule that any change meets fires at row t for a patience of t: at every row of a fit.
+
+    A fit returns the row before an infinite likelihood, where a rule that fires comes first; the
+    row of a failure with finite numbers is the failure's.
+    """
+    # Three components: plain EM collapses onto single points within a few iterations.
+    plan = planned(
+        "mixture=[]", FAR, "sample_sizes=[8]", "starts=4", "model.free.n_components=3", *floors,
+        "schedule.max_iter=30",
+    )  # fmt: skip
+    plan.config["replay"] = [
+        {"rule": "parameter", "tolerances": [1e9], "patience": patience}
+        for patience in range(1, 31)
+    ]
+    answers, tight = check_against_runs(plan, plan.cells[0])
+    ends = answers.merge(tight, on="fit_id", suffixes=("", "_tight"))
+    ends = ends[ends["patience"] == ends["n_iter_tight"]]
+    failed = ends[~ends["outcome_tight"].isin(["converged", "max_iter"])]
+    assert len(failed) >= 3
+    kinds = failed["outcome"] == "converged"
+    assert kinds.any() if row_before else not kinds.all()
 
 
 def hellinger(mean, scale, true_mean, true_scale):
