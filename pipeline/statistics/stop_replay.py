@@ -75,11 +75,11 @@ def stops(fits: pa.Table, rows: pa.Table, asked: list[Query], cell: Cell, plan: 
     fit -= fits["replicate"][0].as_py() * cell.starts + fits["start"][0].as_py()
     begin, last = np.searchsorted(fit, places), np.searchsorted(fit, places, side="right") - 1
 
-    may_stop = trace["iteration"] >= _first_armed(cell, plan)
     traced = last >= begin
-    healthy = np.ones(len(outcome), bool)
-    floor = plan.config["degeneracy"]["scale"] * unit[traced]
-    healthy[traced] = theta.scales[last[traced]].min(axis=1) > floor
+    smallest = np.full(len(outcome), np.nan)
+    smallest[traced] = theta.scales[last[traced]].min(axis=1)
+    healthy = smallest > plan.config["degeneracy"]["scale"] * unit
+    may_stop = trace["iteration"] >= _first_armed(cell, plan)
     may_stop[last[traced & _failed_at_last_row(outcome, healthy)]] = False
 
     # One entry for each fit and rule from here on.
