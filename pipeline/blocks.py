@@ -4,6 +4,7 @@ import logging
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from pipeline.config import method_and_options
 from pipeline.core.algorithms import Options
@@ -17,8 +18,8 @@ from pipeline.core.fitting import (
     fit,
     geometric_iterations,
 )
-from pipeline.core.matching import match_to_truth, order_by_mean, reorder
-from pipeline.core.mixture import Parameters, mixture_standard_deviation, standard_deviations
+from pipeline.core.matching import order_of_components, reorder
+from pipeline.core.mixture import Parameters
 from pipeline.core.model import Model, make_model
 from pipeline.core.outcomes import Outcome
 from pipeline.core.random import key_from_hex
@@ -116,7 +117,6 @@ def fit_block(
         np.repeat(replicates, len(starts)),
         np.tile(starts, len(replicates)),
         np.repeat(at_truth, len(starts)),
-        np.repeat(_sample_scales(points, truth), len(starts)),
         plan.config["schedule"]["stop"]["rule"],
     )
 
@@ -159,14 +159,6 @@ def _fits(
     return fit(points, np.ones(points.shape[1]), theta, *task, traced)
 
 
-def _sample_scales(points: np.ndarray | None, truth: Parameters | None) -> np.ndarray:
-    """Return the standard deviation of each sample, of the mixture for a population, shape (R,)."""
-    if points is not None:
-        return standard_deviations(points)
-    assert truth is not None, "a population is a mixture"
-    return np.array([mixture_standard_deviation(truth)])
-
-
 def _ordered(fits: Fits, truth: Parameters | None) -> tuple[Fits, pa.Array]:
     """Put components into the order of the truth, or by mean where there is none to match.
 
@@ -177,12 +169,11 @@ def _ordered(fits: Fits, truth: Parameters | None) -> tuple[Fits, pa.Array]:
         Whether matching to the truth permuted the components; null where nothing was matched.
     """
     parameters = fits.parameters
+    order = order_of_components(parameters, truth)
+    unmatched: NDArray[np.bool_] = np.ones(len(order), bool)
     if truth is not None and truth.means.size == parameters.means.shape[1]:
-        order = match_to_truth(parameters, truth)
-        unmatched = ~np.isfinite(parameters.means + parameters.scales).all(axis=1)
-    else:
-        order = order_by_mean(parameters)
-        unmatched = np.ones(len(order), bool)
+        finite = np.isfinite(parameters.means + parameters.scales)
+        unmatched = ~np.asarray(finite.all(axis=1))
     permuted = (order != np.arange(order.shape[1])).any(axis=1)
     trace = fits.trace
     ordered = fits._replace(
@@ -213,8 +204,9 @@ def _failed(n_fits: int, n_components: int) -> Fits:
         rate_observed=missing,
         rate_theory=missing,
         n_floored=integers,
+        sample_scale=missing,
         parameters=none(n_fits),
-        trace=Trace(empty, empty, empty, np.zeros(0), none(0)),
+        trace=Trace(empty, empty, empty, np.zeros(0), np.zeros(0), np.zeros(0), none(0)),
     )
 
 
@@ -236,7 +228,6 @@ def block_tables(
     replicates: np.ndarray,
     starts: np.ndarray,
     log_likelihood_truth: np.ndarray,
-    sample_scale: np.ndarray,
     rule: str,
 ) -> tuple[pa.Table, pa.Table]:
     """Turn a block of fits into the tables that are stored, without the cell's labels.
@@ -252,8 +243,6 @@ def block_tables(
     replicates, starts : int64 arrays, shape (F,)
     log_likelihood_truth : float64 array, shape (F,)
         Not-a-number where there is no truth.
-    sample_scale : float64 array, shape (F,)
-        Standard deviations of the samples.
     rule : str
         The stopping rule.
     """
@@ -277,9 +266,9 @@ def block_tables(
         "compression_error_bound": _reals(fits.compression_error_bound),
         "likelihood_evaluations": fits.likelihood_evaluations,
         "n_floored": fits.n_floored,
-        "sample_scale": _reals(sample_scale),
         "stop_rule": rules.cast(pa.string()),
         "stop_value": _reals(fits.stop_value),
+        "sample_scale": _reals(fits.sample_scale),
         **{name: _reals(values) for name, values in chosen_by._asdict().items()},
         **_parameters(fits.parameters),
         "relabelled": relabelled.cast(pa.bool_()),
@@ -291,6 +280,8 @@ def block_tables(
         "iteration": trace.iteration,
         "map_evaluations": trace.map_evaluations,
         "log_likelihood": _reals(trace.log_likelihood),
+        "map_residual": _reals(trace.map_residual),
+        "parameter_change": _reals(trace.parameter_change),
         **_parameters(trace.parameters),
     }
     return pa.table(fit_columns), pa.table(trace_columns)

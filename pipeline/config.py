@@ -159,6 +159,10 @@ def _check_shape(given: Any, key: str = "") -> None:
         for index, entry in enumerate(given):
             if not isinstance(entry.get("where"), dict | None):
                 _refuse(f"{key}[{index}].where", entry["where"], "null, or a partial cell, {...}")
+    if key == "replay" and not (
+        isinstance(given, list) and all(isinstance(entry, dict) for entry in given)
+    ):
+        _refuse(key, given, "a list of rules, [{rule: parameter, tolerances: [1e-3]}]")
     if isinstance(given, dict):
         for name, value in given.items():
             _check_shape(value, f"{key}.{name}" if key else str(name))
@@ -228,6 +232,7 @@ def check(config: dict[str, Any]) -> None:
             _refuse(factor, [], "at least one")
     _check_sizes(config)
     _check_schedule(config["schedule"])
+    _check_replay(config)
     _check_only(config)
     _check_slopes(config)
     _check_claims(config)
@@ -340,6 +345,26 @@ def _check_degeneracy(degeneracy: dict[str, Any]) -> None:
     if penalty is not None and not 0.0 < penalty <= MOST_PENALTY:
         _refuse(
             "degeneracy.penalty", penalty, f"null, or a number above 0, at most {MOST_PENALTY:g}"
+        )
+
+
+def _check_replay(config: dict[str, Any]) -> None:
+    asked = []
+    for index, entry in enumerate(config["replay"]):
+        key = f"replay[{index}]"
+        _choice(f"{key}.rule", entry["rule"], [rule for rule in STOPPING_RULES if rule != "never"])
+        _integer(f"{key}.patience", entry["patience"], 1, MOST_ITERATIONS)
+        if not entry["tolerances"]:
+            _refuse(f"{key}.tolerances", entry["tolerances"], "at least one number")
+        for tolerance in entry["tolerances"]:
+            _nonnegative(f"{key}.tolerances", tolerance)
+            asked.append((entry["rule"], tolerance, entry["patience"]))
+    _distinct("replay", asked)
+    if asked and config["schedule"]["record"] != "all":
+        _refuse(
+            "replay",
+            f"{len(asked)} rules with schedule.record={config['schedule']['record']}",
+            "rules for complete traces (schedule.record=all), or none (replay=[])",
         )
 
 

@@ -28,7 +28,7 @@ FILE = "plan.yaml"
 # Where and how fast the work is done, and where it is shown, decides no number.
 NOT_CONTENT = ("executor", "tracking", "store_dir")
 # What of the configuration only the stage aggregate reads.
-AGGREGATED = ("reference", "targets", "slopes", "claims", "claims_level")
+AGGREGATED = ("reference", "targets", "slopes", "claims", "claims_level", "replay")
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,13 @@ def make_plan(config: dict[str, Any]) -> tuple[Plan, list[str]]:
             f"traces: of the first {kept} replicates; the others keep their first and last rows "
             "(schedule.record_replicates)"
         )
+        if config["replay"]:
+            remarks.append(
+                f"replay: of the first {kept} replicates, whose traces are complete "
+                "(schedule.record_replicates)"
+            )
+    if config["replay"]:
+        _check_replay(cells)
     if not cells:
         raise InputError(f"only: no cell matches {config['only']!r}; allowed: cells of the grid")
     _check_selections(config, cells)
@@ -282,6 +289,16 @@ def _check_memory(config: dict[str, Any], algorithm: str, model: str, n_componen
             f"algorithm: {algorithm} holds a matrix of all parameters; got {n_components} "
             f"components (model {model}); allowed: at most {most}"
         )
+
+
+def _check_replay(cells: tuple[Cell, ...]) -> None:
+    """Refuse traces that do not hold what a stopping rule compared."""
+    for cell in cells:
+        if cell.node_tolerance is not None and cell.sample_size != math.inf:
+            raise InputError(
+                f"replay: the {cell.sample_size} points of cell {cell.id} are compressed, and its "
+                "traces end on the points; allowed: compression=none, or smaller samples"
+            )
 
 
 def _wanted(

@@ -141,6 +141,15 @@ class Claim:
 
 
 @dataclass
+class Replay:
+    """A stopping rule that the complete traces are asked about, with several tolerances."""
+
+    rule: str = MISSING
+    tolerances: list[float] = MISSING
+    patience: int = 1
+
+
+@dataclass
 class Executor:
     """Where the blocks of fits run."""
 
@@ -172,6 +181,7 @@ class Config:
     degeneracy: Degeneracy = field(default_factory=Degeneracy)
     reference: Reference = field(default_factory=Reference)
     targets: Targets = field(default_factory=Targets)
+    replay: list[Replay] = field(default_factory=list)
     executor: Executor = field(default_factory=Executor)
     tracking: Tracking = field(default_factory=Tracking)
     sample_sizes: list[Any] = MISSING

@@ -1,7 +1,7 @@
 """The column contracts of fits and traces, and their Parquet data sets."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +20,15 @@ REPRESENTATIVE = (0, 0)
 FITS = "fits"
 TRACES = "traces"
 STATISTICS = "convergence.parquet"
+REPLAY = "replay.parquet"
 # Key of a Parquet file's metadata: what the file was made from.
 CONTENT = "content"
 # Rows of a row group: fixed, so that a file does not depend on how its rows were computed.
 ROW_GROUP = 1 << 17
 # Rows of a trace whose columns are read all together.
 ROWS_AT_ONCE = 1 << 20
+# Row groups of a trace that are read at a time.
+ROW_GROUPS = 4
 
 OUTCOMES = tuple(outcome.name.lower() for outcome in Outcome)
 LABELS = ("mixture", "observed", "model", "sample_size", "init", "algorithm")
@@ -67,9 +70,9 @@ def fits_schema(n_components: int, population: bool = False) -> pa.Schema:
         ("compression_error_bound", real),
         ("likelihood_evaluations", integer),
         ("n_floored", integer),
-        ("sample_scale", real),
         ("stop_rule", text),
         ("stop_value", real),
+        ("sample_scale", real),
         ("aic", real),
         ("bic", real),
         ("icl", real),
@@ -87,7 +90,33 @@ def traces_schema(n_components: int) -> pa.Schema:
         ("iteration", integer),
         ("map_evaluations", integer),
         ("log_likelihood", real),
+        ("map_residual", real),
+        ("parameter_change", real),
         *((name, real) for name in parameter_columns(n_components)),
+    ]
+    return pa.schema(fields)
+
+
+def replay_schema(n_components: int) -> pa.Schema:
+    """Return the schema of the table of replayed stopping rules."""
+    text, integer, real = pa.string(), pa.int64(), pa.float64()
+    fields = [
+        ("cell", text),
+        ("replicate", integer),
+        ("start", integer),
+        ("fit_id", text),
+        ("stop_rule", text),
+        ("tolerance", real),
+        ("patience", integer),
+        ("outcome", text),
+        ("n_iter", integer),
+        ("map_evaluations", integer),
+        ("log_likelihood", real),
+        ("stop_value", real),
+        *((name, real) for name in parameter_columns(n_components)),
+        ("distance_to_fixed_point", real),
+        ("distance_to_truth", real),
+        ("log_likelihood_lost", real),
     ]
     return pa.schema(fields)
 
@@ -267,6 +296,45 @@ def _least(part: pq.ParquetFile, group: int, column: int) -> float:
     """Return the least value of a column of integers in a row group that may be empty."""
     statistics = part.metadata.row_group(group).column(column).statistics
     return statistics.min if statistics is not None and statistics.has_min_max else -math.inf
+
+
+def whole_traces(
+    path: Path, columns: Sequence[str], starts: int, n_fits: int, most: int
+) -> Iterator[tuple[int, int, pa.Table]]:
+    """Yield the rows of a cell's first `n_fits` fits, at most `most` fits at a time.
+
+    A part of any size is read a few row groups at a time.
+
+    Parameters
+    ----------
+    path : Path
+        The cell's part of the traces.
+    columns : sequence of str
+        With `replicate` and `start`; fit f is start f % starts of replicate f // starts.
+
+    Yields
+    ------
+    first, stop : int
+        The rows are those of fits first, ..., stop - 1, each with all that it has (none for a fit
+        that ended in an error).
+    rows : Table
+    """
+    with pq.ParquetFile(path) as file:
+        n_groups = file.num_row_groups
+        rows = file.schema_arrow.empty_table().select(columns)
+        first = group = 0
+        while first < n_fits:
+            read = list(range(group, min(group + ROW_GROUPS, n_groups)))
+            group += len(read)
+            rows = pa.concat_tables([rows, file.read_row_groups(read, columns)]).combine_chunks()
+            fit = rows["replicate"].to_numpy() * starts + rows["start"].to_numpy()
+            # The rows of the last fit may go on in the next row group.
+            done = n_fits if group == n_groups else min(n_fits, int(fit[-1]))
+            for low in range(first, done, most):
+                high = min(low + most, done)
+                at, end = np.searchsorted(fit, (low, high))
+                yield low, high, rows.slice(at, end - at)
+            rows, first = rows.slice(np.searchsorted(fit, done)), done
 
 
 def _read(path: Path, columns: Sequence[str] | None) -> pd.DataFrame:

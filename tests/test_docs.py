@@ -20,7 +20,7 @@ from pipeline.statistics.comparisons import comparisons
 from pipeline.statistics.measures import optional_columns
 from pipeline.statistics.references import derived
 from pipeline.statistics.slopes import slopes
-from pipeline.tables import OUTCOMES, fits_schema, traces_schema
+from pipeline.tables import OUTCOMES, fits_schema, replay_schema, traces_schema
 from tests.factories import make_study, write_study
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -70,7 +70,7 @@ def test_every_column_is_explained():
     claim = "claims=[{name: c, claim: a, source: b, slope: law, at_most: 0}]"
     claimed = make_plan(compose([law, claim]))[0]
     lines = slopes(table, claimed)
-    names += [*lines.columns, *claims(table, lines, claimed).columns]
+    names += [*lines.columns, *claims(table, lines, claimed).columns, *replay_schema(1).names]
     for name in names:
         # One parameter stands for all of them, one count for all outcomes, and what is over all
         # fits for the same over converged ones.

@@ -60,6 +60,29 @@ def test_traces_that_are_not_kept_are_told():
     assert not make_plan(compose([*BASE, "replicates=3", "schedule.record_replicates=3"]))[1]
 
 
+REPLAY = "replay=[{rule: aitken, tolerances: [1e-6]}]"
+
+
+def test_replayed_rules_of_traces_that_are_not_kept_are_told():
+    asked = [*BASE, "schedule.record=all", REPLAY]
+    remarks = make_plan(compose([*asked, "replicates=7", "schedule.record_replicates=3"]))[1]
+    assert any("replay" in remark and "first 3 replicates" in remark for remark in remarks)
+    assert not make_plan(compose(asked))[1]
+
+
+def test_replayed_rules_rerun_no_fit():
+    plans = [plan_of("schedule.record=all", replay) for replay in ("replay=[]", REPLAY)]
+    assert plans[0].cells == plans[1].cells
+    hashes = [plan.hashes for plan in plans]
+    assert hashes[0]["fit"] == hashes[1]["fit"]
+    assert hashes[0]["aggregate"] != hashes[1]["aggregate"]
+
+
+def test_samples_that_are_not_compressed_can_be_replayed():
+    large = ["sample_sizes=[30000,inf]", "schedule.record=all", REPLAY]
+    assert len(plan_of(*large, "compression=none").cells) == 2
+
+
 def test_the_population_has_one_replicate_and_no_samples():
     plan, remarks = make_plan(compose([*BASE, "sample_sizes=[50,inf]", "replicates=7"]))
     sample, population = plan.data_sets

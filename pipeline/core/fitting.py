@@ -40,12 +40,17 @@ class Trace(NamedTuple):
     """The recorded rows of all fits, T in total, by fit and then by iteration.
 
     Row t of a fit holds theta_t and the log-likelihood at theta_t; ``parameters`` are (T, K).
+    ``map_residual`` is max |M(theta) - theta| of the map evaluation that led to row t and
+    ``parameter_change`` max |theta_t - theta_(t-1)|, both in units and as the stopping rules
+    compared them: not-a-number at row 0.
     """
 
     fit: NDArray[np.int64]
     iteration: NDArray[np.int64]
     map_evaluations: NDArray[np.int64]
     log_likelihood: NDArray[np.float64]
+    map_residual: NDArray[np.float64]
+    parameter_change: NDArray[np.float64]
     parameters: Parameters
 
 
@@ -59,7 +64,8 @@ class Fits(NamedTuple):
     Jacobian (both of converged fits): not-a-number where they do not exist.
     ``likelihood_evaluations`` are the passes over the sample beside those of map evaluations.
     ``compression_error_bound`` is 0 for fits to the points themselves. ``n_floored``: at how many
-    rows, row 0 included, a scale stood at its floor.
+    rows, row 0 included, a scale stood at its floor. ``sample_scale`` is the unit of means and
+    scales, the sample's standard deviation (divisor: the total mass).
     """
 
     outcome: NDArray[np.int8]
@@ -74,6 +80,7 @@ class Fits(NamedTuple):
     rate_observed: NDArray[np.float64]
     rate_theory: NDArray[np.float64]
     n_floored: NDArray[np.int64]
+    sample_scale: NDArray[np.float64]
     parameters: Parameters
     trace: Trace
 
@@ -261,8 +268,10 @@ def fit(
         indices[:, 0].copy(),
         indices[:, 1].copy(),
         indices[:, 2].copy(),
-        values[:, 3, 0].copy(),
-        Parameters(*(values[:, row].copy() for row in range(3))),
+        values[:, -3].copy(),
+        _finite(values[:, -2]),
+        _finite(values[:, -1]),
+        Parameters(*(part.copy() for part in np.split(values[:, :-3], 3, axis=1))),
     )
     last = last_rows(trace)
     first = np.append(0, last[:-1] + 1)
@@ -281,6 +290,7 @@ def fit(
         np.where(converged, ends[:, loop.RATE_OBSERVED], np.nan),
         rate_theory(points, masses, parameters, model, converged & chosen.smooth, penalty),
         ends[:, loop.N_FLOORED].astype(np.int64),
+        ends[:, loop.SAMPLE_SCALE],
         parameters,
         trace,
     )

@@ -39,21 +39,29 @@ LOG_2 = math.log(2.0)
 # By how much, relative to |L|, the rounding of its sum may lower a log-likelihood.
 ROUNDING = 2.0**-48
 # What is told of each fit's end.
-MAP_RESIDUAL, STOP_VALUE, LIKELIHOOD_EVALUATIONS, RATE_OBSERVED, N_FLOORED = range(5)
+(
+    MAP_RESIDUAL, STOP_VALUE, LIKELIHOOD_EVALUATIONS, RATE_OBSERVED, N_FLOORED, SAMPLE_SCALE,
+) = range(6)  # fmt: skip
 
 
 @compiled
-def _append(indices, values, size, fit, iteration, map_evaluations, log_likelihood, theta):
+def _append(
+    indices, values, size, fit, iteration, map_evaluations, log_likelihood, residual, change, theta
+):
     """Write one trace row, after doubling the buffers if they are full; return the buffers."""
     if size == indices.shape[0]:
         indices, values = np.concatenate((indices, indices)), np.concatenate((values, values))
     indices[size, 0] = fit
     indices[size, 1] = iteration
     indices[size, 2] = map_evaluations
-    for k in range(theta.shape[1]):
+    n_components = theta.shape[1]
+    for k in range(n_components):
         for row in range(3):
-            values[size, row, k] = theta[row, k]
-        values[size, 3, k] = log_likelihood
+            values[size, row * n_components + k] = theta[row, k]
+    # No iteration led to row 0.
+    values[size, 3 * n_components] = log_likelihood
+    values[size, 3 * n_components + 1] = residual if iteration > 0 else np.nan
+    values[size, 3 * n_components + 2] = change if iteration > 0 else np.nan
     return indices, values
 
 
@@ -61,14 +69,16 @@ def _append(indices, values, size, fit, iteration, map_evaluations, log_likeliho
 # likelihood evaluations of the present row and of the one before; L_t, L_(t-1), L_(t-2); the last
 # map residual and |M(theta) - theta| at the row before; the value of the stopping rule and how many
 # times in a row it was met; the sample's standard deviation in the lane's units; what leads from
-# the lane's density to L; the last and the next iteration that the trace keeps; L with its penalty,
-# if there is one, at the present row and the one before; whether a scale stands at its floor, and
-# how many rows it did so before.
+# the lane's density to L; the last and the next iteration that the trace keeps; residual and value
+# of the row before; the largest change of a parameter that led to the present row and to the one
+# before, where one of them is written; L with its penalty, if there is one, at the present row and
+# the one before; whether a scale stands at its floor, and how many rows it did so before.
 (
     ITERATION, MAPS, MAPS_1, LIKELIHOODS, LIKELIHOODS_1, LEVEL, LEVEL_1, LEVEL_2, RESIDUAL, AT_ROW,
-    VALUE, STREAK, UNIT, SHIFT, RECORDED, DUE, PENALISED, PENALISED_1, AT_FLOOR, FLOORED_BEFORE,
-) = range(0, 20 * LANES, LANES)  # fmt: skip
-STATE = 20 * LANES
+    VALUE, STREAK, UNIT, SHIFT, RECORDED, DUE, RESIDUAL_1, VALUE_1, CHANGE, CHANGE_1, PENALISED,
+    PENALISED_1, AT_FLOOR, FLOORED_BEFORE,
+) = range(0, 24 * LANES, LANES)  # fmt: skip
+STATE = 24 * LANES
 
 
 @compiled
@@ -129,9 +139,9 @@ def _read_row(theta, offset, exponent, lane, iteration, start, out):
 
 @compiled
 def _attend(
-    attention, fired, state, trend, sums, theta, theta_1, fits, next_record, offsets, exponents,
-    starts, n_starts, model, monotone, max_iter, every, record, smallest_scale, smallest_count,
-    objective, objective_1, traced, outcomes, ends, indices, values, size,
+    attention, fired, state, trend, sums, theta, theta_1, theta_2, fits, next_record, offsets,
+    exponents, starts, n_starts, model, monotone, max_iter, every, record, smallest_scale,
+    smallest_count, objective, objective_1, traced, outcomes, ends, indices, values, size,
 ):  # fmt: skip
     """Write what is due of the lanes in ``attention``: rows of their traces and their ends.
 
@@ -145,6 +155,8 @@ def _attend(
     idle = 0
     natural = np.empty((3, model.n_components))
     counts = np.empty(model.n_components)
+    units_8 = load(state, UNIT)
+    store(state, CHANGE, em.largest_change(model.n_components, theta, theta_1, units_8))
     for lane in range(LANES):
         if not (attention >> lane) & 1:
             continue
@@ -169,21 +181,29 @@ def _attend(
             maps, likelihoods = state[MAPS_1 + lane], state[LIKELIHOODS_1 + lane]
             state[AT_FLOOR + lane] = 0
             log_likelihood = state[LEVEL_1 + lane]
+            residual, value = state[RESIDUAL_1 + lane], state[VALUE_1 + lane]
+            change_8 = em.largest_change(model.n_components, theta_1, theta_2, units_8)
+            store(state, CHANGE_1, change_8)
+            change = state[CHANGE_1 + lane]
         else:
             maps, likelihoods = state[MAPS + lane], state[LIKELIHOODS + lane]
+            residual, value = state[RESIDUAL + lane], state[VALUE + lane]
+            change = state[CHANGE + lane]
             log_likelihood = log_likelihood if row_is_finite else np.nan
         wanted = outcome != GOES_ON or state[DUE + lane] == state[ITERATION + lane]
         if wanted and state[RECORDED + lane] != iteration:
             indices, values = _append(
-                indices, values, size, fit, iteration, int(maps), log_likelihood, natural
-            )
+                indices, values, size, fit, iteration, int(maps), log_likelihood, residual, change,
+                natural,
+            )  # fmt: skip
             size += 1
             state[RECORDED + lane] = iteration
         if outcome != GOES_ON:
             outcomes[fit] = outcome
             ends[fit, LIKELIHOOD_EVALUATIONS] = likelihoods
-            ends[fit, STOP_VALUE] = state[VALUE + lane]
+            ends[fit, STOP_VALUE] = value
             ends[fit, N_FLOORED] = state[FLOORED_BEFORE + lane] + state[AT_FLOOR + lane]
+            ends[fit, SAMPLE_SCALE] = unit
             ends[fit, RATE_OBSERVED] = observed_rate.observed_rate(trend, lane)
             idle |= 1 << lane
         else:
@@ -219,18 +239,18 @@ def run(
     Returns
     -------
     outcome : int8, shape (F,)
-    ends : float64, shape (F, 5)
+    ends : float64, shape (F, 6)
         Map residual at the last row, value of the stopping rule, likelihood evaluations, observed
-        rate, rows at which a scale stood at its floor.
+        rate, rows at which a scale stood at its floor, the sample's standard deviation.
     indices : int64, shape (T, 3)
         Fit, iteration and map evaluations of each row; those of one fit in their order.
-    values : float64, shape (T, 4, K)
-        Weights, means, scales, and the log-likelihood K times over.
+    values : float64, shape (T, 3 K + 3)
+        Weights, means, scales; log-likelihood; map residual and largest change, in units.
     """
     n_fits, n_components = starts.shape[0], starts.shape[2]
-    outcomes, ends = np.empty(n_fits, np.int8), np.empty((n_fits, 5))
+    outcomes, ends = np.empty(n_fits, np.int8), np.empty((n_fits, 6))
     indices = np.empty((2 * n_fits + 1, 3), np.int64)
-    values = np.empty((2 * n_fits + 1, 4, n_components))
+    values = np.empty((2 * n_fits + 1, 3 * n_components + 3))
 
     n = points.shape[1]
     n_rows = (n + LANES - 1) // LANES if all_lanes else n
@@ -241,7 +261,7 @@ def run(
     own_rows = algorithms.memory_rows(squarem, depth, annealed, bfgs, n_components)
     # Addresses into one array: see ``pipeline.core.vector.rows``.
     memory = np.zeros(
-        STATE + LANES * observed_rate.ROWS + 20 * width + LANES * own_rows + 2 * points_width
+        STATE + LANES * observed_rate.ROWS + 23 * width + LANES * own_rows + 2 * points_width
         + LANES
     )  # fmt: skip
     state, trend = rows(memory, 0), rows(memory, STATE)
@@ -253,7 +273,8 @@ def run(
         n_components, model.weights, model.means, model.scales,
         rows(memory, at + 18 * width), rows(memory, at + 19 * width),
     )  # fmt: skip
-    own, at = rows(memory, at + 20 * width), at + 20 * width + LANES * own_rows
+    theta_2 = rows(memory, at + 20 * width)
+    own, at = rows(memory, at + 23 * width), at + 23 * width + LANES * own_rows
     x, lane_masses = rows(memory, at), rows(memory, at + points_width)
     plain_rows = load_masses(masses, all_lanes, lane_masses)
     sample = em.Sample(x, lane_masses, n_rows, plain_rows)
@@ -271,6 +292,7 @@ def run(
         while not attention:
             # A lane whose fit has ended computes one step more: it tells the map residual.
             for j in range(0, 3 * width, LANES):
+                store(theta_2, j, load(theta_1, j))
                 store(theta_1, j, load(theta, j))
             store(state, LEVEL_2, load(state, LEVEL_1))
             store(state, LEVEL_1, load(state, LEVEL))
@@ -286,6 +308,7 @@ def run(
                 squarem, depth, annealed, classification, bfgs, problem, active, unit, theta_1,
                 load(state, objective_1), constants, sums, work, own, theta, at_row,
             )  # fmt: skip
+            store(state, RESIDUAL_1, load(state, RESIDUAL))
             store(state, RESIDUAL, residual)
             for row, passes in ((MAPS, maps), (LIKELIHOODS, likelihoods)):
                 before = load(state, row)
@@ -352,6 +375,7 @@ def run(
             )
             met = (value <= splat(tolerance)) & armed
             streak = select(met, load(state, STREAK) + splat(1.0), splat(0.0))
+            store(state, VALUE_1, load(state, VALUE))
             store(state, VALUE, value)
             store(state, STREAK, streak)
             fires_now = streak >= splat(patience)
@@ -364,9 +388,10 @@ def run(
             attention = active & bits(fires_now | ~goes_on | at_end | is_due)
 
         idle, indices, values, size = _attend(
-            attention, fired, state, trend, sums, theta, theta_1, fits, next_record, offsets,
-            exponents, starts, n_starts, model, monotone, max_iter, every, record, smallest_scale,
-            smallest_count, objective, objective_1, traced, outcomes, ends, indices, values, size,
+            attention, fired, state, trend, sums, theta, theta_1, theta_2, fits, next_record,
+            offsets, exponents, starts, n_starts, model, monotone, max_iter, every, record,
+            smallest_scale, smallest_count, objective, objective_1, traced, outcomes, ends, indices,
+            values, size,
         )  # fmt: skip
         active &= ~idle
     hold(memory)

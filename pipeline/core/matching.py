@@ -127,6 +127,13 @@ def order_by_mean(fitted: Parameters) -> NDArray[np.int64]:
     return np.where(finite.all(axis=-1, keepdims=True), order, np.arange(order.shape[-1]))
 
 
+def order_of_components(fitted: Parameters, truth: Parameters | None) -> NDArray[np.int64]:
+    """Return the order of the tables (F, K): matched to a truth of this size, or else by mean."""
+    if truth is not None and truth.means.size == fitted.means.shape[-1]:
+        return match_to_truth(fitted, truth)
+    return order_by_mean(fitted)
+
+
 def reorder(parameters: Parameters, order: NDArray[np.int64]) -> Parameters:
     """Return the parameters (F, K) with each row's components in the given order (F, K)."""
     return Parameters(*(np.take_along_axis(part, order, axis=-1) for part in parameters))

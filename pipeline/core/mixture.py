@@ -35,6 +35,15 @@ def density(points: NDArray, parameters: Parameters) -> NDArray:
     return component_densities(points, parameters).sum(axis=0)
 
 
+def distance(left: Parameters, right: Parameters, unit: NDArray | float) -> NDArray[np.float64]:
+    """Return the largest difference of a parameter (F, K) in each row, shape (F,).
+
+    Means and scales count in units, a float or (F,); the differences of weights as they are.
+    """
+    weights, means, scales = (np.abs(a - b).max(axis=1) for a, b in zip(left, right, strict=True))
+    return np.maximum(weights, np.maximum(means, scales) / unit)
+
+
 def mixture_standard_deviation(parameters: Parameters) -> float:
     """Return the standard deviation of a mixture (K,)."""
     weights, means, scales = parameters

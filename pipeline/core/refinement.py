@@ -29,7 +29,7 @@ from pipeline.core.fitting import (
     taken,
 )
 from pipeline.core.lanes import units
-from pipeline.core.mixture import Parameters, mixture_standard_deviation
+from pipeline.core.mixture import Parameters, distance, mixture_standard_deviation
 from pipeline.core.model import FIXED, SYMMETRIC, Model, make_model
 from pipeline.core.outcomes import CONVERGED, MAX_ITER, Degeneracy
 from pipeline.core.population import population_nodes
@@ -235,18 +235,12 @@ def _difference(before: Fits, now: Fits, unit: float) -> tuple[NDArray, NDArray]
         Largest difference of a recorded parameter, in units; of the last row where not the same.
     """
     same = (before.outcome == now.outcome) & (before.n_iter == now.n_iter)
-    error = _distance(before.parameters, now.parameters, unit)
+    error = distance(before.parameters, now.parameters, unit)
     rows = same[now.trace.fit]
     left = _rows(before.trace.parameters, same[before.trace.fit])
     right = _rows(now.trace.parameters, rows)
-    np.maximum.at(error, now.trace.fit[rows], _distance(left, right, unit))
+    np.maximum.at(error, now.trace.fit[rows], distance(left, right, unit))
     return same, error
-
-
-def _distance(left: Parameters, right: Parameters, unit: float) -> NDArray[np.float64]:
-    """Return the largest difference of a parameter in each row, in units."""
-    weights, means, scales = (np.abs(a - b).max(axis=1) for a, b in zip(left, right, strict=True))
-    return np.maximum(weights, np.maximum(means, scales) / unit)
 
 
 def _ended_well(fits: Fits) -> NDArray[np.bool_]:
@@ -314,6 +308,8 @@ def _restored(fits: Fits, starts: Parameters, origin: float, task: Task, keep: b
             trace.iteration[wanted],
             trace.map_evaluations[wanted],
             trace.log_likelihood[wanted],
+            trace.map_residual[wanted],
+            trace.parameter_change[wanted],
             Parameters(*(part[wanted] for part in exact)),
         ),
     )

@@ -2,8 +2,11 @@
 
 import math
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipeline.core.compilation import compiled
-from pipeline.core.vector import absolute, maximum, select, splat
+from pipeline.core.vector import LANES, absolute, load, maximum, select, splat, store
 
 NEVER = 0
 LOG_LIKELIHOOD_ABSOLUTE = 1
@@ -81,3 +84,46 @@ def criterion(
         limit = select(increase == splat(0.0), log_likelihood, limit)
         return select(iteration > one, absolute(limit - log_likelihood), none)
     return none
+
+
+@compiled
+def _fill_criterion(rule, iteration, log_likelihood, mass, change, residual, out):
+    """Fill ``out`` row by row, eight at a time; ``log_likelihood`` begins two rows before it."""
+    for i in range(0, out.size, LANES):
+        value = criterion(
+            rule, load(iteration, i), load(log_likelihood, i + 2), load(log_likelihood, i + 1),
+            load(log_likelihood, i), mass, load(change, i), load(residual, i),
+        )  # fmt: skip
+        store(out, i, value)
+
+
+def criterion_of_rows(
+    rule: str,
+    iteration: NDArray[np.int64],
+    log_likelihood: NDArray[np.float64],
+    mass: float,
+    change: NDArray[np.float64],
+    residual: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Return ``criterion`` at every row of complete traces, to the last bit as the loop had it.
+
+    Parameters
+    ----------
+    rule : str
+        One of ``STOPPING_RULES``.
+    iteration, log_likelihood, change, residual : shape (T,)
+        One fit after the other, each with all its rows from row 0 on.
+    mass : float
+
+    Returns
+    -------
+    float64, shape (T,)
+    """
+    n = len(iteration)
+    after = -n % LANES
+    out = np.empty(n + after)
+    # What stands before a fit's row 0 is compared with nothing.
+    levels = np.pad(log_likelihood, (2, after), constant_values=math.nan)
+    others = [np.pad(np.asarray(part, float), (0, after)) for part in (iteration, change, residual)]
+    _fill_criterion(STOPPING_RULES[rule], others[0], levels, float(mass), *others[1:], out)
+    return out[:n]

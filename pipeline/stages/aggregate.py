@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from pipeline.files import atomic_write, write_text
 from pipeline.plan import Plan, read_plan
@@ -25,17 +26,22 @@ from pipeline.statistics.profiles import (
 from pipeline.statistics.recorded import ends_of_cells, recorded
 from pipeline.statistics.references import derived
 from pipeline.statistics.slopes import slopes
+from pipeline.statistics.stop_replay import FIT_COLUMNS, MOST_ANSWERS, queries, rows_read, stops
 from pipeline.statistics.trajectories import trajectories
 from pipeline.tables import (
     FITS,
     OUTCOMES,
+    REPLAY,
+    ROW_GROUP,
     STATISTICS,
     TRACES,
     check_parts,
     fits_columns,
     part_name,
     read_fits,
+    replay_schema,
     trace_columns,
+    whole_traces,
     write_statistics,
 )
 
@@ -72,6 +78,7 @@ def aggregate(folder: Path) -> None:
     write_text(folder / "convergence.tex", latex(plan.title, shown))
     text = json.dumps(metrics(table) | counts(judged), indent=2, sort_keys=True, allow_nan=False)
     write_text(folder / "metrics.json", text + "\n")
+    write_replay(folder, plan)
     log.info("aggregate: %d cells, %d fits", len(table), table["n_fits"].sum())
     for sentence in sentences(judged):
         log.info("%s", sentence)
@@ -98,6 +105,30 @@ def write_curves(folder: Path, plan: Plan, fits: pd.DataFrame, beside: pd.DataFr
     for name, curves in ((PROFILES, profiles), (TRAJECTORIES, bands)):
         with atomic_write(folder / name) as path:
             long_table(curves).to_parquet(path, index=False)
+
+
+def write_replay(folder: Path, plan: Plan) -> None:
+    """Write the stops of the rules under `replay`, cell by cell; without rules no row."""
+    asked = queries(plan)
+    if asked:
+        check_parts(folder, plan, [TRACES])
+    with (
+        atomic_write(folder / REPLAY) as path,
+        pq.ParquetWriter(path, replay_schema(plan.n_components), compression="zstd") as writer,
+    ):
+        for index, cell in enumerate(plan.cells if asked else ()):
+            part = part_name(index, cell)
+            fits = pq.ParquetFile(folder / FITS / part).read(FIT_COLUMNS)
+            # Of the other replicates the traces are not complete.
+            kept = plan.config["schedule"]["record_replicates"]
+            n_fits = cell.starts * (
+                cell.replicates if kept == "all" else min(kept, cell.replicates)
+            )
+            where, columns = folder / TRACES / part, rows_read(cell.n_components)
+            most = max(1, MOST_ANSWERS // len(asked))
+            for first, stop, rows in whole_traces(where, columns, cell.starts, n_fits, most):
+                answers = stops(fits.slice(first, stop - first), rows, asked, cell, plan)
+                writer.write_table(answers, ROW_GROUP)
 
 
 def metrics(table: pd.DataFrame) -> dict[str, float]:

@@ -90,6 +90,8 @@ def test_a_thin_trace_ends_in_the_same_row_before_the_infinite_likelihood():
     np.testing.assert_array_equal(thin.parameters.scales, whole.parameters.scales)
     assert thin.log_likelihood[0] == whole.log_likelihood[0]
     assert thin.map_evaluations[0] == whole.map_evaluations[0]
+    assert thin.trace.map_residual[-1] == whole.trace.map_residual[-1] > 0
+    assert thin.trace.parameter_change[-1] == whole.trace.parameter_change[-1] > 0
 
 
 def test_a_scale_below_the_floor_with_a_finite_likelihood_is_returned_itself():

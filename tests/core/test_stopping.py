@@ -56,6 +56,13 @@ def trace():
     return fit(X, np.ones(N), START, make_model(2), "em", Schedule(700)).trace
 
 
+def test_the_trace_keeps_what_the_rules_compare(trace):
+    assert np.isnan(trace.map_residual[0]) and np.isnan(trace.parameter_change[0])
+    np.testing.assert_allclose(trace.parameter_change[1:], changes(trace), rtol=1e-6, atol=1e-15)
+    # For plain EM the next iterate is the map's value.
+    np.testing.assert_array_equal(trace.map_residual, trace.parameter_change)
+
+
 @pytest.mark.parametrize("tolerance", TOLERANCES)
 @pytest.mark.parametrize("rule", STOPPING_RULES)
 def test_a_rule_stops_at_the_first_row_that_meets_it(rule, tolerance, trace):

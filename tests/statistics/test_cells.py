@@ -45,6 +45,7 @@ CONFIG = {
     "claims_level": 0.95,
     "targets": {"log_likelihood_gap": [1.0], "distance_to_fixed_point": [0.1]},
     "schedule": {"record_replicates": "all"},
+    "replay": [],
 }
 FLAT_TRUTH = [0.25, 0.75, -1.0, 2.0, 0.5, 1.5]
 
@@ -637,7 +638,7 @@ def test_aggregate_is_deterministic_and_leaves_nothing_behind(varied, folder):
     aggregate(folder)
     files = ["claims.parquet", "comparisons.parquet", "convergence.csv", "convergence.md"]
     files += ["convergence.parquet", "convergence.tex", "derived.parquet", "metrics.json"]
-    files += ["profiles.parquet", "slopes.parquet", "trajectories.parquet"]
+    files += ["profiles.parquet", "replay.parquet", "slopes.parquet", "trajectories.parquet"]
     before = [(folder / name).read_bytes() for name in files]
     shuffled = with_ids(varied[0]).sample(frac=1.0, random_state=3)
     write_tables(varied[1], shuffled, no_traces(shuffled), folder)

@@ -127,6 +127,12 @@ def choice(algorithm: str, options: Options) -> Choice:
     return values[algorithm]
 
 
+def first_armed(algorithm: str, options: Options) -> int:
+    """Return the first iteration at which a stopping rule may stop one of ``ALGORITHMS``."""
+    annealed = choice(algorithm, options).annealed
+    return 1 if annealed is None else tempered.first_armed(annealed.start, annealed.growth)
+
+
 @compiled
 def memory_rows(squarem, depth, annealed, bfgs, n_components):
     """Return how many rows of eight an algorithm needs for itself."""

@@ -32,6 +32,14 @@ def memory_rows(n_components):
     return 1 + 3 * n_components
 
 
+def first_armed(start: float, growth: float) -> int:
+    """Return the first iteration of ``annealed`` with b = 1, by the same arithmetic."""
+    iteration, power = 1, start
+    while power < 1.0:
+        iteration, power = iteration + 1, min(power * growth, 1.0)
+    return iteration
+
+
 @compiled
 def annealed(
     options, problem, active, unit, theta, constants, sums, work, memory, mapped, residual
