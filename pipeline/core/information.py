@@ -22,7 +22,7 @@ data: add and subtract sum r_k u_a u_b in the blocks j = k.
 
 Within a model the parameters move along few directions, all of them linear (weights that sum to
 one, means at +t and -t, one scale), the columns of a matrix B in these coordinates. The covariance
-of the estimates is B (B' I B)^-1 B'. McLachlan & Peel (2000), "Finite Mixture Models", section 2.15.
+of the estimates is B (B' I B)^-1 B' (McLachlan & Peel 2000, "Finite Mixture Models", section 2.15).
 """
 
 import math
@@ -46,7 +46,6 @@ from pipeline.core.vector import (
     log2,
     maximum,
     rows,
-    select,
     splat,
     store,
 )
