@@ -1,6 +1,7 @@
 """One block of fits of a cell: starts, EM, matching, tables."""
 
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -8,6 +9,7 @@ import pyarrow as pa
 from pipeline.config import method_and_options
 from pipeline.core.algorithms import Options
 from pipeline.core.criteria import Criteria, criteria
+from pipeline.core.distances import distances
 from pipeline.core.evaluation import Mapping
 from pipeline.core.fitting import (
     Degeneracy,
@@ -17,6 +19,7 @@ from pipeline.core.fitting import (
     fit,
     geometric_iterations,
 )
+from pipeline.core.information import standard_errors
 from pipeline.core.matching import match_to_truth, order_by_mean, reorder
 from pipeline.core.mixture import Parameters
 from pipeline.core.model import Model, make_model
@@ -26,7 +29,7 @@ from pipeline.core.refinement import Task, fit_compressed, fit_population, log_l
 from pipeline.core.starts import draw_population_starts, draw_starts
 from pipeline.plan import Cell, Plan
 from pipeline.store import Block
-from pipeline.tables import OUTCOMES, parameter_columns
+from pipeline.tables import OUTCOMES, measure_columns, parameter_columns
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +39,8 @@ MOST_FITS = 8192
 MOST_VALUES = 1 << 18
 MOST_ROWS = 1 << 22
 LEAST_REPLICATES = 8
+# Outcomes whose estimate is finite and not degenerate.
+WITH_ESTIMATE = (Outcome.LOG_LIKELIHOOD_DECREASED, Outcome.CONVERGED, Outcome.MAX_ITER)
 
 
 def block_size(plan: Plan, cell: Cell) -> int:
@@ -111,6 +116,7 @@ def fit_block(
     return block_tables(
         fits,
         criteria(points, fits.parameters, fits.log_likelihood, model, mapping),
+        _measured(plan.config["measures"], fits, points, truth, model, mapping),
         np.repeat(replicates, len(starts)),
         np.tile(starts, len(replicates)),
         np.repeat(at_truth, len(starts)),
@@ -170,6 +176,27 @@ def _ordered(fits: Fits, truth: Parameters | None) -> Fits:
     )
 
 
+def _measured(
+    measures: Sequence[str],
+    fits: Fits,
+    points: np.ndarray | None,
+    truth: Parameters | None,
+    model: Model,
+    mapping: Mapping,
+) -> dict[str, np.ndarray]:
+    """Return the columns that the config key `measures` asks for, by name, shape (F,) each."""
+    values: list[np.ndarray] = []
+    for measure in measures:
+        if measure == "wald":
+            sound = np.isin(fits.outcome, WITH_ESTIMATE)
+            errors = standard_errors(points, fits.parameters, model, sound, mapping)
+            values += [column for part in errors for column in part.T]
+        else:
+            values += distances(fits.parameters, truth)
+    names = [name for m in measures for name in measure_columns(m, model.n_components)]
+    return dict(zip(names, values, strict=True))
+
+
 def _failed(n_fits: int, n_components: int) -> Fits:
     """Return rows of outcome `error`: no estimate, no trace."""
 
@@ -209,6 +236,7 @@ def _parameters(parameters: Parameters) -> dict[str, pa.Array]:
 def block_tables(
     fits: Fits,
     chosen_by: Criteria,
+    measured: dict[str, np.ndarray],
     replicates: np.ndarray,
     starts: np.ndarray,
     log_likelihood_truth: np.ndarray,
@@ -222,6 +250,8 @@ def block_tables(
         Of F fits and T recorded rows, components already in the order of the tables.
     chosen_by : Criteria
         Of the estimates.
+    measured : dict of float64 arrays, shape (F,)
+        More columns by name.
     replicates, starts : int64 arrays, shape (F,)
     log_likelihood_truth : float64 array, shape (F,)
         Not-a-number where there is no truth.
@@ -250,6 +280,7 @@ def block_tables(
         "stop_rule": rules.cast(pa.string()),
         "stop_value": _reals(fits.stop_value),
         **{name: _reals(values) for name, values in chosen_by._asdict().items()},
+        **{name: _reals(values) for name, values in measured.items()},
         **_parameters(fits.parameters),
     }
     trace = fits.trace

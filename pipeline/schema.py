@@ -136,6 +136,7 @@ class Config:
     starts: int = MISSING
     seed: int = MISSING
     only: list[dict[str, Any]] | None = None
+    measures: list[str] = MISSING
     compression: str = MISSING
     compression_tolerance: float = MISSING
     report: str = MISSING

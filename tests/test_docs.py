@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import compose
+from pipeline.config import MEASURES, compose
 from pipeline.core.starts import INITS
 from pipeline.core.stopping import STOPPING_RULES
 from pipeline.plan import make_plan
@@ -56,12 +56,12 @@ def test_the_commands_of_the_readme_run_in_their_order(workspace):
 def test_every_column_is_explained():
     study = make_study()
     table = convergence(study.fits, study.plan)
-    names = [*fits_schema(1).names, *traces_schema(1).names, *table.columns]
+    names = [*fits_schema(1, measures=MEASURES).names, *traces_schema(1).names, *table.columns]
     names += list(derived(study.fits, study.plan).columns)
     for name in names:
         # One parameter stands for all of them, one count for all outcomes.
         base = re.sub(r"(weight|mean|scale)_\d+", "mean_0", name).removesuffix("_mcse")
-        base = base if base not in ("mean_0",) else "mean_0…"
+        base = base if base not in ("mean_0", "se_mean_0") else f"{base}…"
         if base.startswith("n_") and base.removeprefix("n_") in OUTCOMES:
             base = base.removeprefix("n_")
         assert f"`{base}`" in REFERENCE, name
