@@ -105,7 +105,8 @@ PAIRS = {
     ),
     "far apart, equal weights": (
         mixture([0.5, 0.5], [0, 1000], [1, 2]),
-        mixture([0.5, 0.5], [0.5, 1001], [1, 1.5]),
+        # One moves to the right and one to the left: F = G, to the last bit, on the way between.
+        mixture([0.5, 0.5], [0.5, 999], [1, 1.5]),
     ),
     # The logarithm of the fitted density has a kink of width 0.01 in the middle of the truth.
     "a truth between two components": (
