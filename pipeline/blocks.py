@@ -1,6 +1,7 @@
 """One block of fits of a cell: starts, EM, matching, tables."""
 
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from pipeline.config import method_and_options
 from pipeline.core.algorithms import Options
 from pipeline.core.criteria import Criteria, criteria
+from pipeline.core.distances import distances
 from pipeline.core.evaluation import Mapping
 from pipeline.core.fitting import (
     Degeneracy,
@@ -18,6 +20,7 @@ from pipeline.core.fitting import (
     fit,
     geometric_iterations,
 )
+from pipeline.core.information import standard_errors
 from pipeline.core.matching import order_of_components, reorder
 from pipeline.core.mixture import Parameters
 from pipeline.core.model import Model, make_model
@@ -27,7 +30,7 @@ from pipeline.core.refinement import Task, fit_compressed, fit_population, log_l
 from pipeline.core.starts import draw_population_starts, draw_starts
 from pipeline.plan import Cell, Plan
 from pipeline.store import Block
-from pipeline.tables import OUTCOMES, parameter_columns
+from pipeline.tables import OUTCOMES, measure_columns, parameter_columns
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +40,8 @@ MOST_FITS = 8192
 MOST_VALUES = 1 << 18
 MOST_ROWS = 1 << 22
 LEAST_REPLICATES = 8
+# Outcomes whose estimate is finite and not degenerate.
+WITH_ESTIMATE = (Outcome.LOG_LIKELIHOOD_DECREASED, Outcome.CONVERGED, Outcome.MAX_ITER)
 
 
 def block_size(plan: Plan, cell: Cell) -> int:
@@ -114,6 +119,7 @@ def fit_block(
         fits,
         relabelled,
         criteria(points, fits.parameters, fits.log_likelihood, model, mapping),
+        _measured(plan.config["measures"], fits, points, truth, model, mapping),
         np.repeat(replicates, len(starts)),
         np.tile(starts, len(replicates)),
         np.repeat(at_truth, len(starts)),
@@ -183,6 +189,27 @@ def _ordered(fits: Fits, truth: Parameters | None) -> tuple[Fits, pa.Array]:
     return ordered, pa.array(permuted, mask=unmatched)
 
 
+def _measured(
+    measures: Sequence[str],
+    fits: Fits,
+    points: np.ndarray | None,
+    truth: Parameters | None,
+    model: Model,
+    mapping: Mapping,
+) -> dict[str, np.ndarray]:
+    """Return the columns that the config key `measures` asks for, by name, shape (F,) each."""
+    values: list[np.ndarray] = []
+    for measure in measures:
+        if measure == "wald":
+            sound = np.isin(fits.outcome, WITH_ESTIMATE)
+            errors = standard_errors(points, fits.parameters, model, sound, mapping)
+            values += [column for part in errors for column in part.T]
+        else:
+            values += distances(fits.parameters, truth)
+    names = [name for m in measures for name in measure_columns(m, model.n_components)]
+    return dict(zip(names, values, strict=True))
+
+
 def _failed(n_fits: int, n_components: int) -> Fits:
     """Return rows of outcome `error`: no estimate, no trace."""
 
@@ -225,6 +252,7 @@ def block_tables(
     fits: Fits,
     relabelled: pa.Array,
     chosen_by: Criteria,
+    measured: dict[str, np.ndarray],
     replicates: np.ndarray,
     starts: np.ndarray,
     log_likelihood_truth: np.ndarray,
@@ -240,6 +268,8 @@ def block_tables(
         Whether that order, matched to the truth, is another one than the algorithm's.
     chosen_by : Criteria
         Of the estimates.
+    measured : dict of float64 arrays, shape (F,)
+        More columns by name.
     replicates, starts : int64 arrays, shape (F,)
     log_likelihood_truth : float64 array, shape (F,)
         Not-a-number where there is no truth.
@@ -270,6 +300,7 @@ def block_tables(
         "stop_value": _reals(fits.stop_value),
         "sample_scale": _reals(fits.sample_scale),
         **{name: _reals(values) for name, values in chosen_by._asdict().items()},
+        **{name: _reals(values) for name, values in measured.items()},
         **_parameters(fits.parameters),
         "relabelled": relabelled.cast(pa.bool_()),
     }

@@ -28,6 +28,8 @@ MOST_POINTS, MOST_REPLICATES, MOST_STARTS = 10**9, 10**9, 10**6
 MOST_ITERATIONS, MOST_COMPONENTS, MOST_WORKERS, MOST_PENALTY = 10**12, 1000, 1024, 1e9
 # Below, rounding errors hide what is to be measured; above, estimates would be of no use.
 TOLERANCES = (1e-14, 1e-3)
+# What can be measured of each fit besides, at a cost.
+MEASURES = ("wald", "distances")
 CELL_KEYS = ("mixture", "observed", "model", "sample_size", "init", "algorithm")
 PYTHON_ERRORS = (ValueError, TypeError, KeyError, AttributeError, AssertionError)
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.]*")
@@ -248,6 +250,9 @@ def check(config: dict[str, Any]) -> None:
     if config["executor"]["workers"] is not None:
         _integer("executor.workers", config["executor"]["workers"], 1, MOST_WORKERS)
     _check_tracking(config["tracking"])
+    for measure in config["measures"]:
+        _choice("measures", measure, MEASURES)
+    _distinct("measures", config["measures"])
     _choice("compression", config["compression"], ("auto", "none"))
     _between("compression_tolerance", config["compression_tolerance"], *TOLERANCES)
     _choice("report", config["report"], ("full", "minimal"))

@@ -249,6 +249,7 @@ def _cells(
             schedule,
             config["degeneracy"],
             tolerance,
+            sorted(config["measures"]),
             deciding,
         ]
         yield Cell(

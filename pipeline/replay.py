@@ -51,8 +51,9 @@ def replayed(
         points = draw(key, rows, data.n_points, *truth(mixture), mixture["allocation"])
     block = Block(replicate, replicate + 1, start, start + 1)
     fits, traces = fit_block(replace(plan, config=config), cell, points, block)
+    schema = fits_schema(plan.n_components, plan.has_population, config["measures"])
     return (
-        labelled(fits, cell, fits_schema(plan.n_components, plan.has_population)).to_pandas(),
+        labelled(fits, cell, schema).to_pandas(),
         labelled(traces, cell, traces_schema(plan.n_components)).to_pandas(),
     )
 

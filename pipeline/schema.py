@@ -189,6 +189,7 @@ class Config:
     starts: int = MISSING
     seed: int = MISSING
     only: list[dict[str, Any]] | None = None
+    measures: list[str] = MISSING
     slopes: list[Slope] = field(default_factory=list)
     claims: list[Claim] = field(default_factory=list)
     claims_level: float = MISSING

@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.config import MEASURES
+from pipeline.core.distances import Distances
 from pipeline.core.outcomes import Outcome
 from pipeline.errors import InputError
 from pipeline.files import atomic_write, remove_others
@@ -39,10 +41,20 @@ def parameter_columns(n_components: int) -> list[str]:
     return [f"{p}_{k}" for p in ("weight", "mean", "scale") for k in range(n_components)]
 
 
-def fits_schema(n_components: int, population: bool = False) -> pa.Schema:
+def measure_columns(measure: str, n_components: int) -> list[str]:
+    """Return the columns that an entry of the config key `measures` adds to the fits table."""
+    if measure == "wald":
+        return [f"se_{name}" for name in parameter_columns(n_components)]
+    return list(Distances._fields)
+
+
+def fits_schema(
+    n_components: int, population: bool = False, measures: Sequence[str] = ()
+) -> pa.Schema:
     """Return the schema of the fits table; columns of absent components are null.
 
-    The sample size is an integer, but in a study with a population, whose size is infinite.
+    The sample size is an integer, but in a study with a population, whose size is infinite. The
+    columns of `measures` come last, in an order that theirs does not change.
     """
     text, integer, real = pa.string(), pa.int64(), pa.float64()
     fields = [
@@ -76,6 +88,12 @@ def fits_schema(n_components: int, population: bool = False) -> pa.Schema:
         ("aic", real),
         ("bic", real),
         ("icl", real),
+        *(
+            (name, real)
+            for measure in MEASURES
+            if measure in measures
+            for name in measure_columns(measure, n_components)
+        ),
     ]
     return pa.schema(fields)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipeline.config import compose
+from pipeline.config import MEASURES, compose
 from pipeline.core.starts import INITS
 from pipeline.core.stopping import STOPPING_RULES
 from pipeline.plan import make_plan
@@ -64,7 +64,7 @@ def test_every_column_is_explained():
     fits = study.fits.assign(**dict.fromkeys(optional_columns(study.plan.n_components), 0.1))
     table = convergence(fits, study.plan)
     paired = comparisons(fits, study.plan, derived(fits, study.plan))
-    names = [*fits_schema(1).names, *traces_schema(1).names, *table.columns]
+    names = [*fits_schema(1, measures=MEASURES).names, *traces_schema(1).names, *table.columns]
     names += [*derived(study.fits, study.plan).columns, *paired.columns, *paired["statistic"]]
     law = "slopes=[{name: law, statistic: rmse_mean_0, factor: sample_size}]"
     claim = "claims=[{name: c, claim: a, source: b, slope: law, at_most: 0}]"
@@ -75,9 +75,9 @@ def test_every_column_is_explained():
         # One parameter stands for all of them, one count for all outcomes, and what is over all
         # fits for the same over converged ones.
         base = re.sub(r"(weight|mean|scale)_\d+", "mean_0", name)
-        base = re.sub("_(mcse|low|high)$", "", base)
+        base = re.sub("(?<!region)_(mcse|low|high)$", "", base)
         base = base.removesuffix("_converged") if base != "n_converged" else base
-        base = base if base not in ("mean_0",) else "mean_0…"
+        base = base if base not in ("mean_0", "se_mean_0") else f"{base}…"
         if base.startswith("n_") and base.removeprefix("n_") in OUTCOMES:
             base = base.removeprefix("n_")
         assert f"`{base}`" in REFERENCE, name

@@ -14,7 +14,7 @@ from pipeline.stages import run
 from pipeline.statistics.cells import convergence, fit_columns
 from pipeline.statistics.claims import check as check_claims
 from pipeline.statistics.claims import claims, counts, sentences
-from pipeline.statistics.comparisons import comparisons
+from pipeline.statistics.comparisons import comparisons, rule_comparisons
 from pipeline.statistics.curves import Curve, long_table
 from pipeline.statistics.presentation import latex, markdown, tables
 from pipeline.statistics.profiles import (
@@ -60,7 +60,10 @@ def aggregate(folder: Path) -> None:
     beside = derived(fits, plan)
     with atomic_write(folder / "derived.parquet") as path:
         beside.to_parquet(path, index=False)
+    write_replay(folder, plan)
     paired = comparisons(fits, plan, beside)
+    if queries(plan):
+        paired = pd.concat([paired, rule_comparisons(pd.read_parquet(folder / REPLAY), plan)])
     with atomic_write(folder / "comparisons.parquet") as path:
         paired.to_parquet(path, index=False)
     table = convergence(fits, plan, beside)
@@ -78,7 +81,6 @@ def aggregate(folder: Path) -> None:
     write_text(folder / "convergence.tex", latex(plan.title, shown))
     text = json.dumps(metrics(table) | counts(judged), indent=2, sort_keys=True, allow_nan=False)
     write_text(folder / "metrics.json", text + "\n")
-    write_replay(folder, plan)
     log.info("aggregate: %d cells, %d fits", len(table), table["n_fits"].sum())
     for sentence in sentences(judged):
         log.info("%s", sentence)

@@ -156,7 +156,7 @@ def _assemble(plan: Plan, folder: Path, store: Path, blocks: dict[str, list[Bloc
     """Write the data sets from the store, one part per cell."""
     n_components = plan.n_components
     schemas = {
-        FITS: fits_schema(n_components, plan.has_population),
+        FITS: fits_schema(n_components, plan.has_population, plan.config["measures"]),
         TRACES: traces_schema(n_components),
     }
 

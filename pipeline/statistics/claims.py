@@ -24,8 +24,9 @@ VERDICTS = ("supported", "refuted", "inconclusive")
 
 def known_statistics(plan: Plan) -> set[str]:
     """Return the numeric columns that `convergence` will have: it is asked with one made-up fit."""
-    kinds = {field.name: str(field.type) for field in fits_schema(plan.n_components)}
-    row = {name: "" if kinds[name] == "string" else 1.0 for name in fit_columns(plan)}
+    schema = fits_schema(plan.n_components, measures=plan.config["measures"])
+    kinds = {field.name: str(field.type) for field in schema}
+    row = {name: "" if kinds[name] == "string" else 1.0 for name in fit_columns(plan, kinds)}
     row |= {"cell": plan.cells[0].id, "outcome": "converged"}
     integers = {name: "int64" for name in row if kinds[name] == "int64"}
     table = convergence(pd.DataFrame([row]).astype(integers), plan)

@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pipeline.config import MEASURES
+from pipeline.core.distances import Distances
 from pipeline.plan import Plan
 from pipeline.statistics.replicates import (
     Layout,
@@ -23,10 +25,10 @@ from pipeline.statistics.replicates import (
     moments,
     standard_error,
 )
-from pipeline.tables import parameter_columns
+from pipeline.tables import measure_columns, parameter_columns
 
 # Between the fitted and the true density; they need no matching of components.
-DISTANCES = ("total_variation", "hellinger", "kullback_leibler", "wasserstein_1")
+DISTANCES = Distances._fields
 NORMAL_QUANTILE = 1.959963984540054  # of 0.975: half the width of a Wald interval, in its SE
 CONVERGED = "_converged"  # ends the name of what is over converged fits alone
 
@@ -43,7 +45,7 @@ class Estimate(NamedTuple):
 
 def optional_columns(n_components: int) -> list[str]:
     """Return the columns of fits that give measures where a study has them."""
-    return [*(f"se_{name}" for name in parameter_columns(n_components)), *DISTANCES]
+    return [name for measure in MEASURES for name in measure_columns(measure, n_components)]
 
 
 def performance(fits: pd.DataFrame, plan: Plan) -> pd.DataFrame:
