@@ -11,11 +11,14 @@ from pipeline.core.starts import INITS
 from pipeline.plan import Cell, Plan
 from pipeline.statistics import strict_intervals as intervals
 from pipeline.statistics.intervals import wilson
+from pipeline.statistics.measures import CONVERGED, DISTANCES
 
 # The level of the columns `_low` and `_high` of a statistic that has no MCSE.
 TABLE_LEVEL = 0.95
 # Statistics that are never negative, and skewed.
-POSITIVE = ("rmse_", "mse_", "empirical_se_", "expected_running_time")
+POSITIVE = ("rmse_", "mse_", "empirical_se_", "model_se_", "expected_running_time", *DISTANCES)
+# Statistics that are made of Wald standard errors.
+FROM_WALD = ("coverage_", "model_se_")
 # Counts and shares of fits: without numerical error.
 COUNTED = ("n_", "map_evaluations", "expected_running_time")
 # The numerical error is of first order, in another norm, and of the parameters: a factor for that.
@@ -45,13 +48,17 @@ def is_share(statistic: str) -> bool:
 
 def _behind(row: pd.Series, cell: Cell, statistic: str) -> int:
     """Return how many fits of a cell have the value that a statistic is made of."""
-    for counted in (f"n_{statistic}", f"n_{statistic.removesuffix('_mean')}"):
-        if counted in row:
-            return int(row[counted])
-    if statistic.endswith("_converged"):
-        return int(row["n_converged"])
-    every = statistic.startswith(COUNTED) or statistic.endswith("_share")
-    return int(row["n_fits" if every else "n_finite"])
+    of_rate = f"n_{statistic.removesuffix('_mean')}"
+    if of_rate in row:
+        return int(row[of_rate])
+    plain = statistic.removesuffix(CONVERGED)
+    suffix = statistic[len(plain) :]
+    if plain.startswith(FROM_WALD):
+        return int(row[f"n_wald{suffix}"])
+    if plain in DISTANCES:
+        return int(row[f"n_distances{suffix}"])
+    every = plain.startswith(COUNTED) or plain.endswith("_share")
+    return int(row["n_fits" if every else f"n_finite{suffix}"])
 
 
 def _missing(row: pd.Series, cell: Cell, claim: dict[str, Any], statistic: str) -> str:

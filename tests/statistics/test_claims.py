@@ -36,7 +36,7 @@ def table_of(plan, **columns):
     cells = plan.cells
     fits = np.array([cell.replicates * cell.starts for cell in cells])
     table = pd.DataFrame({"sample_size": [cell.sample_size for cell in cells]})
-    counted = ("n_fits", "n_finite", "n_converged", "n_rate_theory")
+    counted = ("n_fits", "n_finite", "n_finite_converged", "n_converged", "n_rate_theory")
     return table.assign(**dict.fromkeys(counted, fits)).assign(**columns)
 
 
@@ -133,6 +133,27 @@ def test_weak_evidence_is_inconclusive_whatever_it_seems_to_say():
         assert objection in row["reason"]
 
 
+@pytest.mark.parametrize("suffix", ["", "_converged"])
+@pytest.mark.parametrize(
+    ("statistic", "counted"),
+    [
+        ("coverage_mean_0", "n_wald"),
+        ("model_se_scale_1", "n_wald"),
+        ("hellinger", "n_distances"),
+        ("bias_weight_0", "n_finite"),
+    ],
+)
+def test_fits_without_the_value_count_as_missing(statistic, counted, suffix):
+    statistic += suffix
+    plan = plan_of(claims=[f"statistic: {statistic}, between: [0.5, 0.99]"])
+    good = {statistic: 0.95, f"{statistic}_mcse": 1e-3}
+    whole = judged(plan, **good, **{f"{counted}{suffix}": 100})
+    assert "no value" not in whole["reason"][0]
+    some = judged(plan, **good, **{f"{counted}{suffix}": 99})
+    assert some["verdict"].tolist() == ["inconclusive"]
+    assert "1 of 100 fits have no value" in some["reason"][0]
+
+
 def test_a_claim_may_allow_a_share_of_fits_without_a_value():
     claim = "statistic: rmse_mean_0, at_most: 1.0, allowed_missing: 0.05"
     good = {"rmse_mean_0": 0.5, "rmse_mean_0_mcse": 1e-6}
@@ -143,7 +164,7 @@ def test_a_claim_may_allow_a_share_of_fits_without_a_value():
     assert verdicts(plan_of(claims=[rate]), **good, n_rate_theory=94) == ["inconclusive"]
     some = claim.replace("rmse_mean_0", "rmse_mean_0_converged")
     good = {"rmse_mean_0_converged": 0.5, "rmse_mean_0_converged_mcse": 1e-6}
-    assert verdicts(plan_of(claims=[some]), **good, n_converged=94) == ["inconclusive"]
+    assert verdicts(plan_of(claims=[some]), **good, n_finite_converged=94) == ["inconclusive"]
 
 
 @pytest.mark.parametrize(
