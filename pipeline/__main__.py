@@ -14,7 +14,8 @@ from hydra.errors import HydraException
 
 from pipeline.config import CONF, checked, compose
 from pipeline.errors import InputError
-from pipeline.plan import digest, make_plan
+from pipeline.plan import digest
+from pipeline.planning import make_plan
 from pipeline.stages import exit_status, timed
 
 log = logging.getLogger(__name__)

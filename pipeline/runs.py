@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from pipeline.config import FACTORS
+from pipeline.checks import FACTORS
 from pipeline.plan import NOT_CONTENT, Cell, Plan
 from pipeline.statistics.bands import gap_quantiles
 from pipeline.tables import OUTCOMES, parameter_columns

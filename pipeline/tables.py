@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.config import MEASURES
+from pipeline.checks import MEASURES
 from pipeline.core.distances import Distances
 from pipeline.core.outcomes import Outcome
 from pipeline.errors import InputError

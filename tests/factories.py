@@ -11,7 +11,8 @@ import pyarrow as pa
 from scipy.stats import norm
 
 from pipeline.config import compose
-from pipeline.plan import Cell, Plan, make_plan, write_plan
+from pipeline.plan import Cell, Plan, write_plan
+from pipeline.planning import make_plan
 from pipeline.statistics.cells import convergence
 from pipeline.tables import FITS, STATISTICS, TRACES, part_name, write_part, write_statistics
 

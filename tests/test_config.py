@@ -7,11 +7,12 @@ import pytest
 import yaml
 
 from pipeline.__main__ import main
-from pipeline.config import CONF, FACTORS, compose
+from pipeline.checks import FACTORS
+from pipeline.config import CONF, compose
 from pipeline.core.algorithms import ALGORITHMS, Options
 from pipeline.core.starts import INITS
 from pipeline.errors import InputError
-from pipeline.plan import make_plan
+from pipeline.planning import make_plan
 from pipeline.schema import Init
 from pipeline.stages import exit_status
 

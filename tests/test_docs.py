@@ -9,10 +9,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipeline.config import MEASURES, compose
+from pipeline.checks import MEASURES
+from pipeline.config import compose
 from pipeline.core.starts import INITS
 from pipeline.core.stopping import STOPPING_RULES
-from pipeline.plan import make_plan
+from pipeline.planning import make_plan
 from pipeline.stages.aggregate import aggregate
 from pipeline.statistics.cells import convergence
 from pipeline.statistics.claims import claims

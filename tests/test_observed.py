@@ -13,7 +13,8 @@ from pipeline.__main__ import run_stages
 from pipeline.blocks import fit_block
 from pipeline.config import CONF, compose
 from pipeline.observed import observed_key, read_observed
-from pipeline.plan import make_plan, read_planned
+from pipeline.plan import read_planned
+from pipeline.planning import make_plan
 from pipeline.store import Block
 
 ROOT = CONF.parent

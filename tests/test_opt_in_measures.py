@@ -9,12 +9,13 @@ import pytest
 
 from pipeline import blocks
 from pipeline.__main__ import main, run_stages
-from pipeline.config import MEASURES, compose
+from pipeline.checks import MEASURES
+from pipeline.config import compose
 from pipeline.core.distances import distances
 from pipeline.core.information import standard_errors
 from pipeline.core.mixture import Parameters
 from pipeline.core.model import make_model
-from pipeline.plan import make_plan
+from pipeline.planning import make_plan
 from pipeline.replay import main as replay
 from pipeline.stages.fit import fit
 from pipeline.stages.generate import generate

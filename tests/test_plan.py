@@ -6,7 +6,8 @@ import pytest
 
 from pipeline.config import compose
 from pipeline.errors import InputError
-from pipeline.plan import digest, make_plan, read_plan, write_plan
+from pipeline.plan import digest, read_plan, write_plan
+from pipeline.planning import make_plan
 
 BASE = ("experiment=convergence", "mixture=[overlap_low]", "sample_sizes=[50]", "init=[quantiles]")
 

@@ -48,7 +48,7 @@ GRIDS = {
 
 def planned(*overrides):
     from pipeline.config import compose
-    from pipeline.plan import make_plan
+    from pipeline.planning import make_plan
 
     return make_plan(compose(overrides))[0]
 

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.config import compose
 from pipeline.errors import InputError
-from pipeline.plan import make_plan
+from pipeline.planning import make_plan
 from pipeline.tables import (
     FITS,
     ROW_GROUP,

@@ -27,24 +27,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.compilation import compiled
+from pipeline.core.crossings import (
+    AT_D,
+    AT_E,
+    AT_H,
+    AT_X,
+    INVERSE_ROOT,
+    PANEL_NODES,
+    SLOPE,
+    VARIATION,
+    WASSERSTEIN,
+    Pair,
+    density,
+    is_plain,
+    scan,
+    significant,
+)
 from pipeline.core.em import HALF_WIDTH
 from pipeline.core.loop import LOG_2
 from pipeline.core.mixture import Parameters
-from pipeline.core.normal import normal_tail
 from pipeline.core.population import NEAR, REACH, legendre_rule
 from pipeline.core.vector import (
     LANES,
-    Rows,
     absolute,
-    bits,
-    exp2,
     first_lane,
     fma,
     hold,
     lane_sum,
     load,
     log2,
-    maximum,
     polynomial,
     root,
     rows,
@@ -54,27 +65,16 @@ from pipeline.core.vector import (
     store,
 )
 
-# Nodes of a panel, two rows of eight, from left to right.
-PANEL_NODES = 2 * LANES
 _nodes, _masses = legendre_rule(PANEL_NODES)
 NODES, MASSES = _nodes[::-1].copy(), _masses[::-1].copy()
-INVERSE_ROOT = 1.0 / math.sqrt(2.0 * math.pi)
 # Width of a panel, in scales of the narrowest component nearby, and in widths 1 / abs((log f_k)' -
 # (log f_j)') of a switch from one component to another: log f is singular pi widths beside it.
 PANEL_SCALES = 2.0
 PANEL_SWITCHES = 4.0
 # Below this part of the highest density of a component (as a power of 2) the truth is nothing.
 NOWHERE = -150.0
-# Up to this part of the densities, their difference is rounding.
-EQUAL = 2.0**-46
-# A zero is found when what it can still change is below this (scale of the truth: 1).
-FOUND = 1e-17
-MOST_SECTIONS = 18
-# How often the gap between two nodes is looked into for two crossings.
-MOST_ZOOMS = 4
 # Panels cannot resolve a scale that is smaller than this, of the numbers' size.
 SMALLEST_SCALE = 2.0**-40
-ALL_LANES = (1 << LANES) - 1
 # (u - log(1 + u)) / u^2 = 1/2 - u/3 + u^2/4 - ...: below 2^-6 to the last bit.
 NEARLY = 2.0**-6
 _near = polynomial(*[(-1.0) ** i / (i + 2.0) for i in range(9, -1, -1)])
@@ -90,21 +90,6 @@ class Distances(NamedTuple):
     hellinger: NDArray[np.float64]
     kullback_leibler: NDArray[np.float64]
     wasserstein_1: NDArray[np.float64]
-
-
-class Pair(NamedTuple):
-    """The fitted and the true mixture in eight equal lanes, and room for one row of work.
-
-    A mixture of K components is (5, K, 8): means, 1 / scales, log2(weight / scale) less an integer
-    that none of them exceeds, weights, scales. ``peak`` is what densities are divided by for it.
-    """
-
-    fitted: Rows
-    n_fitted: int
-    true: Rows
-    n_true: int
-    work: Rows
-    peak: float
 
 
 def distances(fitted: Parameters, truth: Parameters | None) -> Distances:
@@ -186,189 +171,6 @@ def _load_mixture(mixture, top, constants):
 
 
 @compiled
-def _density(x, n, constants, work):
-    """Return a mixture's density over the peak, its log2, and its derivative at a row of points."""
-    largest = splat(-math.inf)
-    for k in range(0, n, LANES):
-        w = (x - load(constants, k)) * load(constants, n + k) * splat(HALF_WIDTH)
-        exponent = fma(-w, w, load(constants, 2 * n + k))
-        store(work, k, exponent)
-        largest = maximum(exponent, largest)
-    total, slope = splat(0.0), splat(0.0)
-    for k in range(0, n, LANES):
-        ratio = exp2(load(work, k) - largest)
-        inverse = load(constants, n + k)
-        total = total + ratio
-        slope = fma(ratio * (load(constants, k) - x) * inverse, inverse, slope)
-    height = exp2(largest)
-    return height * total, largest + log2(total), height * slope
-
-
-@compiled
-def _excess(x, pair):
-    """Return f - g and its derivative at a row of points, over the peak; 0 where it is rounding."""
-    f, _, f_slope = _density(x, pair.n_fitted, pair.fitted, pair.work)
-    g, _, g_slope = _density(x, pair.n_true, pair.true, pair.work)
-    return _significant(f, g), f_slope - g_slope
-
-
-@compiled
-def _significant(f, g):
-    difference = f - g
-    equal = absolute(difference) <= splat(EQUAL) * (f + g)
-    return select(equal, splat(0.0), difference)
-
-
-@compiled
-def _add_cumulative(x, n, constants, distribution, integral, sign):
-    """Add ``sign`` times a mixture's distribution function and its integral to two rows."""
-    for k in range(0, n, LANES):
-        weight, scale = load(constants, 3 * n + k), load(constants, 4 * n + k)
-        z = (x - load(constants, k)) * load(constants, n + k)
-        height, tail = normal_tail(absolute(z))
-        below = select(z < splat(0.0), tail, splat(1.0) - tail)
-        distribution = fma(splat(sign) * weight, below, distribution)
-        # int Phi = z Phi(z) + phi(z)
-        inner = fma(height, splat(INVERSE_ROOT), z * below)
-        integral = fma(splat(sign) * weight * scale, inner, integral)
-    return distribution, integral
-
-
-@compiled
-def _cumulative(x, pair):
-    """Return D = F - G and its integral from the left at a row of points."""
-    zero = splat(0.0)
-    distribution, integral = _add_cumulative(x, pair.n_fitted, pair.fitted, zero, zero, 1.0)
-    return _add_cumulative(x, pair.n_true, pair.true, distribution, integral, -1.0)
-
-
-@compiled
-def _fractions(low, high, place):
-    """Return the eight points that cut an interval into nine; ``place`` is a row of work."""
-    for lane in range(LANES):
-        place[lane] = low + (high - low) * ((lane + 1.0) / (LANES + 1.0))
-    return load(place, 0)
-
-
-@compiled
-def _zero(low, high, at_low, at_high, of_density, pair, place):
-    """Return a zero of f - g, or of D, between points where it has opposite signs.
-
-    Nine parts at a time, then by a line.
-    """
-    factor = pair.peak if of_density else 1.0
-    sign = splat(1.0 if at_low > 0.0 else -1.0)
-    for _ in range(MOST_SECTIONS):
-        if (high - low) * factor * max(abs(at_low), abs(at_high)) <= FOUND:
-            break
-        x = _fractions(low, high, place)
-        if of_density:
-            values, _ = _excess(x, pair)
-        else:
-            values, _ = _cumulative(x, pair)
-        beyond = bits(values * sign <= splat(0.0))
-        lane = 0
-        while lane < LANES and not (beyond >> lane) & 1:
-            lane += 1
-        store(place, LANES, values)
-        if lane < LANES:
-            high, at_high = place[lane], place[LANES + lane]
-        if lane > 0:
-            low, at_low = place[lane - 1], place[LANES + lane - 1]
-    share = abs(at_low) / (abs(at_low) + abs(at_high))
-    return low + (high - low) * share if share >= 0.0 else low
-
-
-# The state of the scan from left to right: the last node at which f and g differ, f - g and its
-# derivative there; the last crossing, D there; E at the last zero of D; the sums of both distances.
-_X, _H, _SLOPE, _CROSSING, _D, _E, _VARIATION, _WASSERSTEIN = range(8)
-
-
-@compiled
-def _opposite(a, b):
-    """Return whether one is above and the other below 0 (a product could vanish)."""
-    return a < 0.0 < b or b < 0.0 < a
-
-
-@compiled
-def _pass_crossing(low, high, at_low, at_high, pair, state, place):
-    """Go on from the last crossing to the one between two points."""
-    crossing = _zero(low, high, at_low, at_high, True, pair, place)
-    d_row, _ = _cumulative(splat(crossing), pair)
-    d, before = first_lane(d_row), state[_D]
-    state[_VARIATION] += abs(d - before)
-    if d == 0.0 or _opposite(d, before):
-        # Between components far apart D is 0, to the last bit or not, over a long way.
-        zero = crossing
-        if d != 0.0:
-            zero = _zero(state[_CROSSING], crossing, before, d, False, pair, place)
-        _, e_row = _cumulative(splat(zero), pair)
-        e = first_lane(e_row)
-        state[_WASSERSTEIN] += abs(e - state[_E])
-        state[_E] = e
-    state[_CROSSING], state[_D] = crossing, d
-
-
-@compiled
-def _zoom(low, high, at_low, at_high, pair, state, place):
-    """Look for two crossings between two nodes of one sign, where f - g comes near to 0."""
-    first, last = low, high
-    sign = splat(1.0 if at_low > 0.0 else -1.0)
-    for _ in range(MOST_ZOOMS):
-        x = _fractions(first, last, place)
-        values, slopes = _excess(x, pair)
-        beyond = bits(values * sign < splat(0.0))
-        if beyond:
-            lane = 0
-            while not (beyond >> lane) & 1:
-                lane += 1
-            middle = place[lane]
-            store(place, LANES, values)
-            at_middle = place[LANES + lane]
-            _pass_crossing(low, middle, at_low, at_middle, pair, state, place)
-            _pass_crossing(middle, high, at_middle, at_high, pair, state, place)
-            return
-        # The gap where it turns from falling to rising.
-        rising = bits(slopes * sign >= splat(0.0))
-        lane = 0
-        while lane < LANES and not (rising >> lane) & 1:
-            lane += 1
-        step = (last - first) / (LANES + 1.0)
-        first, last = first + lane * step, first + (lane + 1) * step
-
-
-@compiled
-def _scan(nodes, pair, state, place):
-    """Go through a panel's nodes: their places, f - g, its derivative, ``nodes`` (3, 16)."""
-    for i in range(PANEL_NODES):
-        x, h, slope = nodes[i], nodes[PANEL_NODES + i], nodes[2 * PANEL_NODES + i]
-        if h == 0.0:
-            continue
-        before, at_before = state[_X], state[_H]
-        falls = _opposite(at_before, state[_SLOPE])
-        if _opposite(at_before, h):
-            _pass_crossing(before, x, at_before, h, pair, state, place)
-        elif falls and not _opposite(h, slope):
-            _zoom(before, x, at_before, h, pair, state, place)
-        state[_X], state[_H], state[_SLOPE] = x, h, slope
-
-
-@compiled
-def _is_plain(nodes, state):
-    """Return whether f and g do not come near to each other at a panel's nodes, nor before them."""
-    sign = splat(1.0 if state[_H] > 0.0 else -1.0)
-    falling = 1 if _opposite(state[_H], state[_SLOPE]) else 0
-    same = ALL_LANES
-    for row in range(2):
-        h = load(nodes, PANEL_NODES + LANES * row)
-        slope = load(nodes, 2 * PANEL_NODES + LANES * row)
-        same &= bits(h * sign > splat(0.0))
-        falling |= bits(slope * sign < splat(0.0)) << (1 + LANES * row)
-    turns = falling & ~(falling >> 1) & ((1 << PANEL_NODES) - 1)
-    return state[_H] != 0.0 and same == ALL_LANES and turns == 0
-
-
-@compiled
 def _divergence(f, g, f_log, g_log):
     """Return g (u - log(1 + u)), u = f / g - 1, at a row of points."""
     difference = f - g
@@ -385,14 +187,14 @@ def _panel(low, high, pair, sums, nodes):
     middle, half = splat(0.5 * (low + high)), splat(0.5 * (high - low))
     for row in range(0, PANEL_NODES, LANES):
         x = fma(half, load(NODES, row), middle)
-        f, f_log, f_slope = _density(x, pair.n_fitted, pair.fitted, pair.work)
-        g, g_log, g_slope = _density(x, pair.n_true, pair.true, pair.work)
+        f, f_log, f_slope = density(x, pair.n_fitted, pair.fitted, pair.work)
+        g, g_log, g_slope = density(x, pair.n_true, pair.true, pair.work)
         mass = half * load(MASSES, row)
         apart = root(f) - root(g)
         store(sums, 0, fma(mass * apart, apart, load(sums, 0)))
         store(sums, LANES, fma(mass, _divergence(f, g, f_log, g_log), load(sums, LANES)))
         store(nodes, row, x)
-        store(nodes, PANEL_NODES + row, _significant(f, g))
+        store(nodes, PANEL_NODES + row, significant(f, g))
         store(nodes, 2 * PANEL_NODES + row, f_slope - g_slope)
 
 
@@ -503,16 +305,16 @@ def _measure(low, high, pair, places, n_places, memory, difference_of_means):
         if not edge > x:
             return math.nan, math.nan, math.nan, math.nan
         _panel(x, edge, pair, sums, nodes)
-        if _is_plain(nodes, state):
-            state[_X] = nodes[PANEL_NODES - 1]
-            state[_H] = nodes[2 * PANEL_NODES - 1]
-            state[_SLOPE] = nodes[3 * PANEL_NODES - 1]
+        if is_plain(nodes, state):
+            state[AT_X] = nodes[PANEL_NODES - 1]
+            state[AT_H] = nodes[2 * PANEL_NODES - 1]
+            state[SLOPE] = nodes[3 * PANEL_NODES - 1]
         else:
-            _scan(nodes, pair, state, place)
+            scan(nodes, pair, state, place)
         x = edge
     # On the far right D is 0, and E what the means differ by.
-    variation = 0.5 * (state[_VARIATION] + abs(state[_D]))
-    wasserstein = state[_WASSERSTEIN] + abs(difference_of_means - state[_E])
+    variation = 0.5 * (state[VARIATION] + abs(state[AT_D]))
+    wasserstein = state[WASSERSTEIN] + abs(difference_of_means - state[AT_E])
     square = 0.5 * pair.peak * first_lane(lane_sum(load(sums, 0)))
     divergence = pair.peak * first_lane(lane_sum(load(sums, LANES)))
     return min(variation, 1.0), min(math.sqrt(square), 1.0), divergence, wasserstein

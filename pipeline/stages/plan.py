@@ -12,7 +12,8 @@ from typing import Any
 
 from pipeline.config import compose
 from pipeline.errors import InputError
-from pipeline.plan import Plan, make_plan, write_plan
+from pipeline.plan import Plan, write_plan
+from pipeline.planning import make_plan
 from pipeline.stages import exit_status, params, timed
 from pipeline.statistics.claims import check as check_claims
 

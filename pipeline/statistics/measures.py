@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline.config import MEASURES
+from pipeline.checks import MEASURES
 from pipeline.core.distances import Distances
 from pipeline.plan import Plan
 from pipeline.statistics.replicates import (

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.config import CELL_KEYS
+from pipeline.checks import CELL_KEYS
 from pipeline.plan import Plan, matches
 from pipeline.tables import LABELS
 

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.config import compose
 from pipeline.errors import InputError
-from pipeline.plan import make_plan
+from pipeline.planning import make_plan
 from pipeline.stages.aggregate import aggregate
 from pipeline.statistics.claims import check, claims, counts, verdict
 from pipeline.statistics.slopes import slopes

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from pipeline.config import compose
-from pipeline.plan import make_plan
+from pipeline.planning import make_plan
 from pipeline.statistics.slopes import fit_line, groups, separation, slopes
 
 ALONE = np.arange(100)

@@ -20,7 +20,8 @@ from pipeline.core.algorithms import ALGORITHMS
 from pipeline.core.random import key_from_hex
 from pipeline.core.sampling import draw
 from pipeline.core.stopping import STOPPING_RULES
-from pipeline.plan import Cell, Plan, make_plan, truth
+from pipeline.plan import Cell, Plan, truth
+from pipeline.planning import make_plan
 from pipeline.stages import aggregate
 from pipeline.stages.aggregate import aggregate as aggregate_folder
 from pipeline.statistics.stop_replay import queries, stops
