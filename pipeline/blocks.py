@@ -231,6 +231,8 @@ def _failed(n_fits: int, n_components: int) -> Fits:
         rate_observed=missing,
         rate_theory=missing,
         n_floored=integers,
+        stopped=np.zeros(n_fits, bool),
+        log_penalty=missing,
         sample_scale=missing,
         parameters=none(n_fits),
         trace=Trace(empty, empty, empty, np.zeros(0), np.zeros(0), np.zeros(0), none(0)),
@@ -276,7 +278,7 @@ def block_tables(
     rule : str
         The stopping rule.
     """
-    unfired = fits.outcome != Outcome.CONVERGED
+    unfired = ~fits.stopped
     rules = pa.DictionaryArray.from_arrays(
         pa.array(np.zeros(len(unfired), np.int8), mask=unfired), [rule]
     )
@@ -296,6 +298,7 @@ def block_tables(
         "compression_error_bound": _reals(fits.compression_error_bound),
         "likelihood_evaluations": fits.likelihood_evaluations,
         "n_floored": fits.n_floored,
+        "log_penalty": _reals(fits.log_penalty),
         "stop_rule": rules.cast(pa.string()),
         "stop_value": _reals(fits.stop_value),
         "sample_scale": _reals(fits.sample_scale),

@@ -82,6 +82,7 @@ def fits_schema(
         ("compression_error_bound", real),
         ("likelihood_evaluations", integer),
         ("n_floored", integer),
+        ("log_penalty", real),
         ("stop_rule", text),
         ("stop_value", real),
         ("sample_scale", real),

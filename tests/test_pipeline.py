@@ -40,8 +40,8 @@ FITS_COLUMNS = (
     "cell mixture observed model sample_size init algorithm replicate start fit_id outcome n_iter "
     "map_evaluations log_likelihood log_likelihood_start log_likelihood_truth weight_0 weight_1 "
     "weight_2 mean_0 mean_1 mean_2 scale_0 scale_1 scale_2 relabelled rate_observed rate_theory "
-    "map_residual compression_error_bound likelihood_evaluations n_floored stop_rule stop_value "
-    "sample_scale "
+    "map_residual compression_error_bound likelihood_evaluations n_floored log_penalty stop_rule "
+    "stop_value sample_scale "
     "aic bic icl"
 ).split()
 TRACES_COLUMNS = (

@@ -65,7 +65,9 @@ class Fits(NamedTuple):
     ``likelihood_evaluations`` are the passes over the sample beside those of map evaluations.
     ``compression_error_bound`` is 0 for fits to the points themselves. ``n_floored``: at how many
     rows, row 0 included, a scale stood at its floor. ``sample_scale`` is the unit of means and
-    scales, the sample's standard deviation (divisor: the total mass).
+    scales, the sample's standard deviation (divisor: the total mass). ``stopped``: whether the
+    stopping rule ended the fit. ``log_penalty``: what a penalty of scales adds to the
+    log-likelihood at the last row, 0 without one.
     """
 
     outcome: NDArray[np.int8]
@@ -81,6 +83,8 @@ class Fits(NamedTuple):
     rate_theory: NDArray[np.float64]
     n_floored: NDArray[np.int64]
     sample_scale: NDArray[np.float64]
+    stopped: NDArray[np.bool_]
+    log_penalty: NDArray[np.float64]
     parameters: Parameters
     trace: Trace
 
@@ -291,6 +295,8 @@ def fit(
         rate_theory(points, masses, parameters, model, converged & chosen.smooth, penalty),
         ends[:, loop.N_FLOORED].astype(np.int64),
         ends[:, loop.SAMPLE_SCALE],
+        ends[:, loop.STOPPED] > 0.0,
+        _finite(ends[:, loop.LOG_PENALTY]),
         parameters,
         trace,
     )

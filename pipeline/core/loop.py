@@ -20,7 +20,14 @@ from pipeline.core.lanes import (
 )
 from pipeline.core.mixture import LOG_SQRT_2_PI
 from pipeline.core.model import Model
-from pipeline.core.outcomes import GOES_ON, NONFINITE, sound, verdict
+from pipeline.core.outcomes import (
+    CONVERGED,
+    DEGENERATE_SCALE,
+    GOES_ON,
+    NONFINITE,
+    sound,
+    verdict,
+)
 from pipeline.core.stopping import PARAMETER, criterion
 from pipeline.core.vector import (
     LANES,
@@ -41,7 +48,8 @@ ROUNDING = 2.0**-48
 # What is told of each fit's end.
 (
     MAP_RESIDUAL, STOP_VALUE, LIKELIHOOD_EVALUATIONS, RATE_OBSERVED, N_FLOORED, SAMPLE_SCALE,
-) = range(6)  # fmt: skip
+    STOPPED, LOG_PENALTY,
+) = range(8)  # fmt: skip
 
 
 @compiled
@@ -181,6 +189,7 @@ def _attend(
             maps, likelihoods = state[MAPS_1 + lane], state[LIKELIHOODS_1 + lane]
             state[AT_FLOOR + lane] = 0
             log_likelihood = state[LEVEL_1 + lane]
+            log_penalty = state[objective_1 + lane] - log_likelihood
             residual, value = state[RESIDUAL_1 + lane], state[VALUE_1 + lane]
             change_8 = em.largest_change(model.n_components, theta_1, theta_2, units_8)
             store(state, CHANGE_1, change_8)
@@ -189,6 +198,7 @@ def _attend(
             maps, likelihoods = state[MAPS + lane], state[LIKELIHOODS + lane]
             residual, value = state[RESIDUAL + lane], state[VALUE + lane]
             change = state[CHANGE + lane]
+            log_penalty = state[objective + lane] - log_likelihood
             log_likelihood = log_likelihood if row_is_finite else np.nan
         wanted = outcome != GOES_ON or state[DUE + lane] == state[ITERATION + lane]
         if wanted and state[RECORDED + lane] != iteration:
@@ -204,6 +214,13 @@ def _attend(
             ends[fit, STOP_VALUE] = value
             ends[fit, N_FLOORED] = state[FLOORED_BEFORE + lane] + state[AT_FLOOR + lane]
             ends[fit, SAMPLE_SCALE] = unit
+            # A fit that its rule stopped at the floor of a scale is degenerate.
+            stopped = outcome == CONVERGED or (
+                outcome == DEGENERATE_SCALE and (fired >> lane) & 1 == 1
+                and state[AT_FLOOR + lane] > 0.0
+            )  # fmt: skip
+            ends[fit, STOPPED] = 1.0 if stopped else 0.0
+            ends[fit, LOG_PENALTY] = log_penalty
             ends[fit, RATE_OBSERVED] = observed_rate.observed_rate(trend, lane)
             idle |= 1 << lane
         else:
@@ -239,16 +256,17 @@ def run(
     Returns
     -------
     outcome : int8, shape (F,)
-    ends : float64, shape (F, 6)
+    ends : float64, shape (F, 8)
         Map residual at the last row, value of the stopping rule, likelihood evaluations, observed
-        rate, rows at which a scale stood at its floor, the sample's standard deviation.
+        rate, rows at which a scale stood at its floor, the sample's standard deviation, whether the
+        rule stopped the fit, what a penalty adds to the last log-likelihood.
     indices : int64, shape (T, 3)
         Fit, iteration and map evaluations of each row; those of one fit in their order.
     values : float64, shape (T, 3 K + 3)
         Weights, means, scales; log-likelihood; map residual and largest change, in units.
     """
     n_fits, n_components = starts.shape[0], starts.shape[2]
-    outcomes, ends = np.empty(n_fits, np.int8), np.empty((n_fits, 6))
+    outcomes, ends = np.empty(n_fits, np.int8), np.empty((n_fits, 8))
     indices = np.empty((2 * n_fits + 1, 3), np.int64)
     values = np.empty((2 * n_fits + 1, 3 * n_components + 3))
 

@@ -47,7 +47,8 @@ def fit_columns(plan: Plan, available: Collection[str] = ()) -> list[str]:
     keys = ["cell", "replicate", "start", "outcome", "n_iter", "map_evaluations"]
     keys += ["log_likelihood", *parameter_columns(plan.n_components), "relabelled"]
     keys += [*RATES, "map_residual", "compression_error_bound"]
-    return keys + [name for name in optional_columns(plan.n_components) if name in available]
+    optional = ["log_penalty", *optional_columns(plan.n_components)]
+    return keys + [name for name in optional if name in available]
 
 
 def convergence(fits: pd.DataFrame, plan: Plan, beside: pd.DataFrame | None = None) -> pd.DataFrame:

@@ -4,6 +4,7 @@ Distances are max-norms over the parameters in units: 1 for weights, the sample'
 for means and scales.
 """
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 from typing import NamedTuple
@@ -85,6 +86,21 @@ class Recorded(NamedTuple):
     distances: dict[str, Reals]
 
 
+def _log_penalty(
+    cell: Cell, plan: Plan, ends: Ends, of_rows: Callable[[np.ndarray], np.ndarray], column: Column
+) -> np.ndarray | float:
+    """Return what a penalty of scales adds to the log-likelihood of each row (see `core.em`)."""
+    penalty = plan.config["degeneracy"]["penalty"]
+    fixed = not isinstance(plan.config["model"][cell.model]["scales"], str)
+    if penalty is None or fixed or cell.sample_size == math.inf:
+        return 0.0
+    total: np.ndarray | float = 0.0
+    for k in range(cell.n_components):
+        ratio = (of_rows(ends.sample_scale) / column(f"scale_{k}")) ** 2
+        total = total + ratio - np.log(ratio)
+    return -penalty / cell.sample_size * total
+
+
 def recorded(cell: Cell, plan: Plan, ends: Ends, column: Column) -> Recorded:
     """Measure how far the rows of a cell's fits are from the reference, their end and the truth.
 
@@ -107,7 +123,8 @@ def recorded(cell: Cell, plan: Plan, ends: Ends, column: Column) -> Recorded:
     def of_rows(values: np.ndarray) -> np.ndarray:
         return np.repeat(values, lengths)
 
-    gap = of_rows(ends.reference) - column("log_likelihood")
+    penalised = column("log_likelihood") + _log_penalty(cell, plan, ends, of_rows, column)
+    gap = of_rows(ends.reference) - penalised
     distances = {GAP: np.where(np.isnan(gap), np.inf, gap)}
     unit = of_rows(np.where(ends.sample_scale > 0.0, ends.sample_scale, np.nan))
     last = of_rows(stop - 1)

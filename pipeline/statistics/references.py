@@ -36,7 +36,9 @@ def references(fits: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     settings = plan.config["reference"]
     singular = near_singular(fits, plan.n_components, settings["scale_ratio"])
     eligible = fits["outcome"].isin(ELIGIBLE) & ~singular
-    own = fits["log_likelihood"].where(eligible)
+    # Without a penalty of scales, or where nothing is known of one, it is the log-likelihood.
+    penalty = fits["log_penalty"].fillna(0.0) if "log_penalty" in fits else 0.0
+    own = (fits["log_likelihood"] + penalty).where(eligible)
     compared, _ = pd.factorize(np.array([f"{cell.data_set} {cell.model}" for cell in plan.cells]))
     sample = [compared[fits["position"]], fits["replicate"]]
     together = own.groupby(sample, sort=False)

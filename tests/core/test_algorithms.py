@@ -282,6 +282,37 @@ def test_bfgs_reaches_the_optimum_within_the_model(arguments):
     assert np.median(found.likelihood_evaluations) < np.median(found.map_evaluations)
 
 
+def test_bfgs_keeps_what_is_tied_to_the_last_bit():
+    points, starts, _ = problem("touching", n=40, replicates=60, init="random_points")
+    schedule = Schedule(5000, "map_residual", 1e-12)
+    for arguments in (("free", "free", "shared"), ("equal", "symmetric", "shared")):
+        model = make_model(2, *arguments)
+        found = run(points, project(model, starts), model, "bfgs", schedule)
+        _, means, scales = found.trace.parameters
+        assert (scales[:, 0] == scales[:, 1]).all()
+        assert arguments[1] == "free" or (means[:, 0] == -means[:, 1]).all()
+        assert (found.outcome == Outcome.CONVERGED).all()
+
+
+def test_a_collapse_within_the_maps_of_squarem_is_one():
+    """Both of its next maps are lost: M(theta) has a scale of 0, the map after that nothing."""
+    points = np.array([[0.0, 1.0, 1.5, 2.0, 3.5, 5.0]])
+    start = Parameters(*(np.array([[part]], float) for part in ([0.5, 0.5], [0, 3], [0.02, 1])))
+    found = run(points, start, make_model(2), "squarem", Schedule(50))
+    assert found.outcome[0] == Outcome.DEGENERATE_SCALE
+
+
+@pytest.mark.parametrize("arguments", [(), ("free", "free", "shared")])
+def test_a_cluster_without_points_is_an_empty_component(arguments):
+    """The wide component is nowhere the larger one, and takes part everywhere."""
+    points = np.linspace(-1.0, 1.0, 11)[None]
+    model = make_model(2, *arguments)
+    start = Parameters(*(np.array([[part]], float) for part in ([0.9, 0.1], [0, 0.1], [1, 2])))
+    found = run(points, project(model, start), model, "classification", Schedule(50))
+    assert found.outcome[0] == Outcome.EMPTY_COMPONENT
+    assert all(np.isfinite(part).all() for part in found.trace.parameters)
+
+
 @every_case
 @every_monotone
 def test_the_log_likelihood_never_falls(name, case):

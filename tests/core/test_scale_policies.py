@@ -265,3 +265,37 @@ def test_fixed_scales_are_left_alone():
     for part, other in zip(plain.parameters, kept.parameters, strict=True):
         np.testing.assert_array_equal(part, other)
     assert kept.n_floored[0] == 0 and kept.outcome[0] == plain.outcome[0]
+
+
+@every_monotone
+def test_no_algorithm_stalls_at_the_floor(name):
+    """A component of few points is held at the floor; the others go on to their optimum."""
+    points = np.random.default_rng(12).normal(size=(60, 50))
+    points[:, 25:] += 3.0
+    start = ([0.4, 0.3, 0.3], [0.0, 2.5, 4.0], [1.0, 0.5, 0.3])
+    schedule = Schedule(50_000, "map_residual", 1e-10)
+    found = run(points, start, make_model(3), name, schedule, scale_floor=0.2)
+    at_floor = found.outcome == Outcome.DEGENERATE_SCALE
+    assert at_floor.sum() > 10 and (found.outcome == Outcome.CONVERGED).sum() > 10
+    assert (found.n_iter < 50_000).all()
+    # The rule stopped them, at the floor as well.
+    assert found.stopped.all()
+    if name == "bfgs":
+        assert found.map_evaluations.max() < 500
+        assert found.likelihood_evaluations.max() < 500
+
+
+def test_a_fit_that_ran_out_of_iterations_at_the_floor_was_not_stopped():
+    found = run(POINTS, START, make_model(2), schedule=Schedule(60), scale_floor=FLOOR)
+    assert found.outcome[0] == Outcome.DEGENERATE_SCALE and not found.stopped[0]
+    assert not run(POINTS, START, make_model(2)).stopped[0]  # collapsed
+    assert run(POINTS, START, make_model(2), penalty=1.0).stopped[0]
+
+
+def test_what_the_penalty_adds_is_told():
+    found = run(POINTS, START, make_model(2), penalty=PENALTY)
+    theta = np.array([part[0] for part in found.parameters])
+    a = PENALTY / POINTS.size
+    expected = penalised(POINTS, theta, a) - log_likelihood(POINTS, theta)
+    assert found.log_penalty[0] == pytest.approx(expected, rel=1e-10)
+    assert run(POINTS, START, make_model(2)).log_penalty[0] == 0.0

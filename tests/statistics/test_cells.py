@@ -46,6 +46,7 @@ CONFIG = {
     "targets": {"log_likelihood_gap": [1.0], "distance_to_fixed_point": [0.1]},
     "schedule": {"record_replicates": "all"},
     "replay": [],
+    "degeneracy": {"penalty": None},
 }
 FLAT_TRUTH = [0.25, 0.75, -1.0, 2.0, 0.5, 1.5]
 
@@ -801,3 +802,16 @@ def test_a_replicate_is_the_unit_of_the_share_that_reached_the_reference():
     assert row["reached_reference_share"] == shares.mean()
     expected = math.sqrt(((shares - shares.mean()) ** 2).sum()) / 4
     assert row["reached_reference_share_mcse"] == pytest.approx(expected, rel=1e-15)
+
+
+def test_references_are_of_the_penalised_objective():
+    plan = plan_of(cell("c", replicates=1, starts=3))
+    fits = with_ids(fits_of(plan)).assign(
+        outcome="converged", log_likelihood=[-9.0, -10.0, -9.5], log_penalty=[-3.0, -1.0, -1.25]
+    )
+    got = derived(fits, plan)
+    assert got["reference_log_likelihood"].tolist() == [-10.75] * 3
+    assert got["log_likelihood_gap"].tolist() == [1.25, 0.25, 0.0]
+    assert got["rank"].tolist() == [3, 2, 1]
+    plain = derived(fits.drop(columns="log_penalty"), plan)
+    assert plain["rank"].tolist() == [1, 3, 2]

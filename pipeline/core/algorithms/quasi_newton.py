@@ -14,7 +14,9 @@ its own. The first matrix is the inverse of the complete-data information, with 
 is near that of EM (Jamshidian & Jennrich 1997, "Acceleration of the EM algorithm by using
 quasi-Newton methods"): from the identity, fits far from their optimum lose components. Where no
 step along a direction will do, the iterate is M(theta) and the matrix begins anew. A trial's scales
-are raised to the floor, if there is one (a projected search).
+are raised to the floor, if there is one; one that stands there and would go on falling stays out of
+the search, and the matrix begins anew where that changes (Bertsekas 1982, "Projected Newton methods
+for optimization problems with simple constraints").
 """
 
 import math
@@ -47,18 +49,19 @@ REACH = 0.5
 # The cosine of a step and the gradient's change from which on the change is more than rounding.
 CURVED = 2.0**-40
 # Rows of memory before the vectors: 0 before a first step, 1 while the matrix is the first one, 2
-# after; the length of the step along the direction; the slope there; the trials of this step.
-KNOWN, LENGTH, SLOPE, TRIALS, HEAD = 0, LANES, 2 * LANES, 3 * LANES, 4 * LANES
+# after; the length of the step along the direction; the slope there; the trials of this step; which
+# scales stand at their floor, as the digits of a binary number.
+KNOWN, LENGTH, SLOPE, TRIALS, HELD, HEAD = range(0, 6 * LANES, LANES)
 
 
 @compiled
 def memory_rows(n_components):
     """Return how many rows of eight ``step`` needs.
 
-    Its own four; theta, M(theta), the gradient there, the one before, the direction, the matrix
+    Its own five; theta, M(theta), the gradient there, the one before, the direction, the matrix
     times the gradient's change, the first matrix's diagonal; the matrix, d x d with d = 3 K.
     """
-    return 4 + 21 * n_components + 9 * n_components * n_components
+    return 5 + 21 * n_components + 9 * n_components * n_components
 
 
 @compiled
@@ -92,6 +95,34 @@ def _set_gradient(problem, penalty, theta, sums, unit, gradient):
             together = all_scales / splat(float(model.n_components))
         for k in range(0, n, LANES):
             store(gradient, 2 * n + k, together)
+
+
+@compiled
+def _hold_scales(problem, floor, unit, theta, gradient, memory):
+    """Take the scales that would fall below the floor out of the gradient; return the new lanes.
+
+    Lanes in which they are not those of the step before, or in which that step was cut short.
+    """
+    n = LANES * problem.model.n_components
+    held, digit = splat(0.0), splat(1.0)
+    for k in range(2 * n, 3 * n, LANES):
+        stands = load(theta, k) <= splat(floor) * unit
+        stays = stands & ~(load(gradient, k) > splat(0.0))
+        store(gradient, k, select(stays, splat(0.0), load(gradient, k)))
+        held = held + select(stands, digit, splat(0.0))
+        digit = digit + digit
+    changed = ~(held == load(memory, HELD))
+    store(memory, HELD, held)
+    return changed
+
+
+@compiled
+def _anew(problem, floor, unit, theta, gradient, memory, known):
+    """Return what is known of the matrix after a change of the scales that are held."""
+    if floor is not None:
+        changed = _hold_scales(problem, floor, unit, theta, gradient, memory)
+        known = select(changed, splat(0.0), known)
+    return known
 
 
 @compiled
@@ -177,6 +208,12 @@ def _move(problem, floor, chosen, unit, memory, theta):
         for k in range(0, n, LANES):
             weight = load(theta, k)
             store(theta, k, select(chosen, weight / total, weight))
+    # What is tied stays so to the last bit: nothing would bring it together again.
+    if model.means == SYMMETRIC:
+        store(theta, n + LANES, -load(theta, n))
+    if model.scales == SHARED:
+        for k in range(2 * n + LANES, 3 * n, LANES):
+            store(theta, k, load(theta, 2 * n))
 
 
 @compiled
@@ -199,6 +236,7 @@ def step(problem, unit, theta, sums, memory, mapped):
     _set_gradient(problem, problem.penalty, theta, sums, unit, gradient)
     _set_diagonal(problem, theta, sums, diagonal)
     known, length = load(memory, KNOWN), load(memory, LENGTH)
+    known = _anew(problem, problem.floor, unit, theta, gradient, memory, known)
     useful = _update_matrix(
         d, known, length, gradient, before, direction, product, diagonal, matrix
     )
@@ -209,6 +247,8 @@ def step(problem, unit, theta, sums, memory, mapped):
         total = zero
         for j in range(0, d, LANES):
             total = fma(load(matrix, (d // LANES) * i + j), load(gradient, j), total)
+        # What is held has gradient 0.
+        total = select(load(gradient, i) == zero, zero, total)
         store(direction, i, total)
         slope = fma(total, load(gradient, i), slope)
         steepest = fma(load(diagonal, i) * load(gradient, i), load(gradient, i), steepest)

@@ -7,10 +7,13 @@ between 1 (two EM steps and a third) and a bound that grows fourfold when it is 
 whose log-likelihood is below that of theta is refused, without allowance, for M(M(theta)).
 """
 
+import math
+
 from pipeline.core.compilation import compiled
 from pipeline.core.em_map import e_step, em_map
 from pipeline.core.vector import (
     LANES,
+    absolute,
     fma,
     load,
     maximum,
@@ -76,10 +79,17 @@ def step(problem, active, unit, theta, constants, sums, work, memory, mapped, re
 
 @compiled
 def refuse(n_components, refused, memory, theta, residual):
-    """Put M(M(theta)) in the place of the refused iterates; return the residuals."""
+    """Put M(M(theta)) in the place of the refused iterates; return the residuals.
+
+    Where that is not finite, as after a collapse, M(theta): it tells what happened.
+    """
     n = 3 * LANES * n_components
+    finite = splat(0.0) < splat(1.0)
     for j in range(0, n, LANES):
-        store(theta, j, select(refused, load(memory, HEAD + n + j), load(theta, j)))
+        finite = finite & (absolute(load(memory, HEAD + n + j)) < splat(math.inf))
+    for j in range(0, n, LANES):
+        once, twice = load(memory, HEAD + j), load(memory, HEAD + n + j)
+        store(theta, j, select(refused, select(finite, twice, once), load(theta, j)))
     bound = load(memory, BOUND)
     # The bound that was reached and raised goes down below what it was.
     lower = bound / splat(GROWTH * GROWTH)

@@ -6,8 +6,9 @@ EM algorithm (Celeux & Govaert 1992). Either may lower the log-likelihood.
 """
 
 from pipeline.core.compilation import compiled
-from pipeline.core.em import set_constants
+from pipeline.core.em import largest_change, set_constants
 from pipeline.core.em_map import em_map, expect
+from pipeline.core.model import FREE, SHARED
 from pipeline.core.vector import LANES, bits, load, minimum, select, splat, store
 
 # Any difference of two exponents that a double shows decides: responsibilities are 0 or 1, and
@@ -71,5 +72,27 @@ def annealed(
 
 @compiled
 def classification(problem, active, unit, theta, constants, sums, work, mapped):
-    """Put the M-step from hard responsibilities in the place of M(theta); return the residual."""
-    return _tempered_map(splat(HARD), problem, active, unit, theta, constants, sums, work, mapped)
+    """Put the M-step from hard responsibilities in the place of M(theta); return the residual.
+
+    A component without points keeps its mean and scale, and has weight 0 where weights are free;
+    where means or scales are tied, all means and scales are kept.
+    """
+    _tempered_map(splat(HARD), problem, active, unit, theta, constants, sums, work, mapped)
+    model, n = problem.model, LANES * problem.model.n_components
+    if model.means == FREE and model.scales != SHARED:
+        for k in range(0, n, LANES):
+            empty = ~(load(sums, k) > splat(0.0))
+            store(mapped, n + k, select(empty, load(theta, n + k), load(mapped, n + k)))
+            scale = select(empty, load(theta, 2 * n + k), load(mapped, 2 * n + k))
+            store(mapped, 2 * n + k, scale)
+    else:
+        # What is tied is made of all components: without one of them nothing is left to step from.
+        some = splat(0.0) > splat(1.0)
+        for k in range(0, n, LANES):
+            some = some | ~(load(sums, k) > splat(0.0))
+        for j in range(0, 3 * n, LANES):
+            kept = load(theta, j)
+            if j < n and model.weights == FREE:
+                kept = load(sums, j) / splat(problem.mass)
+            store(mapped, j, select(some, kept, load(mapped, j)))
+    return largest_change(problem.model.n_components, mapped, theta, unit)
