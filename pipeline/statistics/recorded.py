@@ -91,9 +91,10 @@ def _log_penalty(
 ) -> np.ndarray | float:
     """Return what a penalty of scales adds to the log-likelihood of each row (see `core.em`)."""
     penalty = plan.config["degeneracy"]["penalty"]
-    fixed = not isinstance(plan.config["model"][cell.model]["scales"], str)
-    if penalty is None or fixed or cell.sample_size == math.inf:
+    if penalty is None or cell.sample_size == math.inf:
         return 0.0
+    if not isinstance(plan.config["model"][cell.model]["scales"], str):
+        return 0.0  # fixed scales are left alone
     total: np.ndarray | float = 0.0
     for k in range(cell.n_components):
         ratio = (of_rows(ends.sample_scale) / column(f"scale_{k}")) ** 2
