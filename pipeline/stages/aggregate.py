@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 from pipeline.files import atomic_write, write_text
 from pipeline.plan import Plan, read_plan
 from pipeline.stages import run
-from pipeline.statistics.cells import convergence, fit_columns
+from pipeline.statistics.cells import convergence, fit_columns, with_intervals_at
 from pipeline.statistics.claims import check as check_claims
-from pipeline.statistics.claims import claims, counts, sentences
+from pipeline.statistics.claims import claims, claims_level, counts, sentences
 from pipeline.statistics.comparisons import comparisons, rule_comparisons
 from pipeline.statistics.curves import Curve, long_table
 from pipeline.statistics.presentation import latex, markdown, tables
@@ -68,7 +68,7 @@ def aggregate(folder: Path) -> None:
         paired.to_parquet(path, index=False)
     table = convergence(fits, plan, beside)
     lines = slopes(table, plan)
-    judged = claims(table, lines, plan)
+    judged = claims(_at_claims_level(table, fits, plan), lines, plan)
     for name, rows in (("slopes", lines), ("claims", judged)):
         with atomic_write(folder / f"{name}.parquet") as path:
             rows.to_parquet(path, index=False)
@@ -84,6 +84,13 @@ def aggregate(folder: Path) -> None:
     log.info("aggregate: %d cells, %d fits", len(table), table["n_fits"].sum())
     for sentence in sentences(judged):
         log.info("%s", sentence)
+
+
+def _at_claims_level(table: pd.DataFrame, fits: pd.DataFrame, plan: Plan) -> pd.DataFrame:
+    """Return the statistics with intervals of the level that the claims need, if there are any."""
+    if not plan.config["claims"]:
+        return table
+    return with_intervals_at(table, fits, plan, claims_level(plan, table))
 
 
 def write_curves(folder: Path, plan: Plan, fits: pd.DataFrame, beside: pd.DataFrame) -> None:

@@ -19,7 +19,7 @@ from pipeline.statistics.incidence import (
     observed,
     quantiles,
 )
-from pipeline.statistics.intervals import ratio_interval, share_interval
+from pipeline.statistics.intervals import LEVEL, ratio_interval, share_interval
 from pipeline.statistics.measures import (
     finite_fits,
     optional_columns,
@@ -146,7 +146,17 @@ def reference_share(beside: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([near_singular.rename("n_near_singular"), shares], axis=1)
 
 
-def iterations(fits: pd.DataFrame) -> pd.DataFrame:
+def with_intervals_at(
+    table: pd.DataFrame, fits: pd.DataFrame, plan: Plan, level: float
+) -> pd.DataFrame:
+    """Return a table of `convergence` with its intervals of iterations and cost at a level."""
+    fits = in_plan_order(fits, plan).set_index(REPLICATE)
+    parts = pd.concat([iterations(fits, level), running_time(fits, level)], axis=1)
+    ends = parts.filter(regex="_(low|high)$").reindex(range(len(table)))
+    return table.assign(**{name: ends[name].to_numpy() for name in ends})
+
+
+def iterations(fits: pd.DataFrame, level: float = LEVEL) -> pd.DataFrame:
     """Return quantiles of the iterations to convergence with their intervals, per cell.
 
     They are those of the cumulative incidence of convergence: `max_iter` censors, every failure is
@@ -161,13 +171,14 @@ def iterations(fits: pd.DataFrame) -> pd.DataFrame:
     ends = observed(curve, replicate, fits["n_iter"].to_numpy(), cause)
     curves = cumulative_incidence(ends)
     columns = {}
-    for name, level in (("median", 0.5), ("q10", 0.1), ("q90", 0.9)):
-        for end, values in zip(("", "_low", "_high"), quantiles(curves, level), strict=True):
+    for name, portion in (("median", 0.5), ("q10", 0.1), ("q90", 0.9)):
+        found = quantiles(curves, portion, level)
+        for end, values in zip(("", "_low", "_high"), found, strict=True):
             columns[f"n_iter_{name}{end}"] = values
     return pd.DataFrame(columns, pd.Index(position, name="position"))
 
 
-def running_time(fits: pd.DataFrame) -> pd.DataFrame:
+def running_time(fits: pd.DataFrame, level: float = LEVEL) -> pd.DataFrame:
     """Return the expected running time in map evaluations, with MCSE and interval, per cell.
 
     What it costs, on average, to get one converged fit by starting anew until there is one:
@@ -202,8 +213,8 @@ def running_time(fits: pd.DataFrame) -> pd.DataFrame:
     correction = n_replicates / np.where(several, n_replicates - 1, 1)
     error = np.sqrt(correction * squares) / np.where(some, converged, 1.0)
     error = np.where(several, error, np.nan)
-    low, high = ratio_interval(ratio, error, n_replicates)
-    _, most = share_interval(0.0, 0.0, n_fits, n_replicates)
+    low, high = ratio_interval(ratio, error, n_replicates, level)
+    _, most = share_interval(0.0, 0.0, n_fits, n_replicates, level)
     known = n_replicates > 1
     return pd.DataFrame(
         {

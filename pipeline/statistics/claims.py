@@ -66,13 +66,27 @@ def check(plan: Plan) -> None:
             )
 
 
+def claims_level(plan: Plan, table: pd.DataFrame) -> float:
+    """Return the level of each interval: corrected for all that are judged together (`claims`)."""
+    return 1.0 - (1.0 - plan.config["claims_level"]) / max(len(_asked(plan, table)), 1)
+
+
+def _asked(plan: Plan, table: pd.DataFrame) -> list[tuple[dict[str, Any], tuple[int, np.ndarray]]]:
+    return [
+        (claim, place)
+        for claim in plan.config["claims"]
+        for place in (_lines if claim["slope"] else _cells)(claim, table, plan)
+    ]
+
+
 def claims(table: pd.DataFrame, fitted: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     """Judge every claim of the experiment in each of its cells, or on each of its slopes.
 
     Parameters
     ----------
     table : DataFrame
-        What `convergence` gave for the plan.
+        What `convergence` gave for the plan, with intervals `_low` and `_high` of `claims_level`
+        (`cells.with_intervals_at`).
     fitted : DataFrame
         What `slopes` gave for it.
     plan : Plan
@@ -89,12 +103,7 @@ def claims(table: pd.DataFrame, fitted: pd.DataFrame, plan: Plan) -> pd.DataFram
     probability that any verdict `supported` or `refuted` is wrong is at most 1 - `claims_level`. m
     counts what was asked, whatever came out.
     """
-    asked = [
-        (claim, place)
-        for claim in plan.config["claims"]
-        for place in (_lines if claim["slope"] else _cells)(claim, table, plan)
-    ]
-    level = 1.0 - (1.0 - plan.config["claims_level"]) / max(len(asked), 1)
+    asked, level = _asked(plan, table), claims_level(plan, table)
     rows = []
     for claim, (number, positions) in asked:
         if claim["slope"]:

@@ -13,8 +13,6 @@ from pipeline.statistics import strict_intervals as intervals
 from pipeline.statistics.intervals import wilson
 from pipeline.statistics.measures import CONVERGED, DISTANCES
 
-# The level of the columns `_low` and `_high` of a statistic that has no MCSE.
-TABLE_LEVEL = 0.95
 # Statistics that are never negative, and skewed.
 POSITIVE = ("rmse_", "mse_", "empirical_se_", "model_se_", "expected_running_time", *DISTANCES)
 # Statistics that are made of Wald standard errors.
@@ -76,10 +74,11 @@ def cell_interval(
     """Return the interval of a statistic of one cell."""
     statistic = claim["statistic"]
     value = float(row[statistic])
-    if not math.isfinite(value):
-        return Interval(value, reason="no finite value")
     if reason := _missing(row, cell, claim, statistic):
         return Interval(value, reason=reason)
+    own = not math.isnan(float(row.get(f"{statistic}_low", math.nan)))
+    if not math.isfinite(value) and not own:
+        return Interval(value, reason="no finite value")
     mcse = float(row.get(f"{statistic}_mcse", math.nan))
     number = _behind(row, cell, statistic)
     # Starts of one replicate may depend on each other: at least this many replicates have a value.
@@ -99,8 +98,10 @@ def cell_interval(
     if replicates < intervals.FEWEST_REPLICATES:
         few = f"{replicates} replicates; allowed: at least {intervals.FEWEST_REPLICATES}"
         return Interval(value, mcse, n=float(replicates), reason=few)
+    if own and not (math.isfinite(value) and f"{statistic}_mcse" in row):
+        return _from_table(row, statistic, value, replicates)
     if f"{statistic}_mcse" not in row:
-        return _from_table(row, statistic, value, replicates, level)
+        return Interval(value, n=float(replicates), reason="it has no standard error")
     if not mcse > 0.0:
         none = "its replicates do not differ, so its error is unknown"
         return Interval(value, mcse, n=float(replicates), reason=none)
@@ -109,17 +110,14 @@ def cell_interval(
     return Interval(value, mcse, *interval(value, mcse, replicates, level), float(replicates))
 
 
-def _from_table(
-    row: pd.Series, statistic: str, value: float, replicates: int, level: float
-) -> Interval:
-    """Return the interval that the table itself has, of a statistic without an MCSE."""
-    if f"{statistic}_low" not in row:
-        return Interval(value, n=float(replicates), reason="it has no standard error")
-    if level > TABLE_LEVEL:
-        weak = f"its interval is of level {TABLE_LEVEL:g}, the claims need {level:.5g}"
-        return Interval(value, n=float(replicates), reason=weak)
-    ends = float(row[f"{statistic}_low"]), float(row[f"{statistic}_high"])
-    return Interval(value, math.nan, *ends, float(replicates))
+def _from_table(row: pd.Series, statistic: str, value: float, replicates: int) -> Interval:
+    """Return the interval that the table itself has, made at the level of the claims.
+
+    A quantile that the budget ended before may be anywhere above what is known.
+    """
+    low, high = float(row[f"{statistic}_low"]), float(row[f"{statistic}_high"])
+    high = math.inf if math.isnan(high) else high
+    return Interval(value, math.nan, low, high, float(replicates))
 
 
 def _one_of_a_kind(cell: Cell) -> bool:

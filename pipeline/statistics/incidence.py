@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri
 
-from pipeline.statistics.intervals import NORMAL, share_interval
+from pipeline.statistics.intervals import LEVEL, share_interval
 
 # Causes of the end of a fit's observation; any other number is one more competing event.
 CENSORED, EVENT, COMPETING = 0, 1, 2
@@ -42,10 +43,10 @@ class Incidence(NamedTuple):
     n_fits: Integers
     n_replicates: Integers
 
-    def limits(self) -> tuple[Reals, Reals]:
-        """Return the pointwise 95 % confidence limits of `share`, each (J,)."""
+    def limits(self, level: float = LEVEL) -> tuple[Reals, Reals]:
+        """Return the pointwise confidence limits of `share`, each (J,)."""
         fits, replicates = self.n_fits[self.curve], self.n_replicates[self.curve]
-        return share_interval(self.share, self.variance, fits, replicates)
+        return share_interval(self.share, self.variance, fits, replicates, level)
 
 
 class Observed(NamedTuple):
@@ -198,32 +199,34 @@ def cumulative_incidence(rows: Observed, event: int = EVENT) -> Incidence:
     )  # fmt: skip
 
 
-def quantiles(curves: Incidence, level: float) -> tuple[Reals, Reals, Reals]:
-    """Return when each curve reaches `level`, and a 95 % confidence interval, each (C,).
+def quantiles(
+    curves: Incidence, portion: float, level: float = LEVEL
+) -> tuple[Reals, Reals, Reals]:
+    """Return when each curve reaches a portion, and a confidence interval, each (C,).
 
-    The quantile is the smallest time with share >= level. Its ends are where the upper and the
-    lower pointwise limit reach the level (Brookmeyer & Crowley 1982, for the cumulative incidence).
-    Infinite: the competing events alone leave less than `level`; for an end, their confidence limit
-    does. Missing (nan): the observation ended before; the ends also from one replicate.
+    The quantile is the smallest time with share >= portion. Its ends are where the upper and the
+    lower pointwise limit reach it (Brookmeyer & Crowley 1982, for the cumulative incidence).
+    Infinite: the competing events alone leave less than `portion`; for an end, their confidence
+    limit does. Missing (nan): the observation ended before; the ends also from one replicate.
     """
-    low, high = curves.limits()
+    low, high = curves.limits(level)
     fits, replicates = curves.n_fits, curves.n_replicates
     last = curves.stop - 1
     fewest, most = share_interval(
-        curves.competing[last], curves.competing_variance[last], fits, replicates
+        curves.competing[last], curves.competing_variance[last], fits, replicates, level
     )
 
     def reached(share: Reals, failing: Reals) -> Reals:
         far = len(share)
-        place = np.where(share >= level, np.arange(far), far)
+        place = np.where(share >= portion, np.arange(far), far)
         place = np.minimum.reduceat(place, curves.first)
         time = np.append(curves.time, 0)[place].astype(float)
-        never = np.where(1.0 - failing < level, np.inf, np.nan)
+        never = np.where(1.0 - failing < portion, np.inf, np.nan)
         return np.where(place < far, time, never)
 
     middle = reached(curves.share, curves.competing[last])
     begin, end = reached(high, fewest), reached(low, most)
     # Before the first event no fit of R replicates has any: the upper limit of a share of 0.
-    square = NORMAL * NORMAL / replicates
-    begin = np.where((replicates > 1) & (square / (1.0 + square) >= level), 0.0, begin)
+    square = ndtri(0.5 + level / 2.0) ** 2 / replicates
+    begin = np.where((replicates > 1) & (square / (1.0 + square) >= portion), 0.0, begin)
     return middle, begin, end

@@ -10,20 +10,23 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri, stdtrit
 
 LEVEL = 0.95
-TAIL = 0.5 + LEVEL / 2.0
-NORMAL = float(ndtri(TAIL))
+NORMAL = float(ndtri(0.5 + LEVEL / 2.0))
 
 Values = NDArray[np.float64]
 
 
-def student(degrees: ArrayLike) -> Values:
+def student(degrees: ArrayLike, level: float = LEVEL) -> Values:
     """Return the quantile of Student's t that a two-sided interval takes; no degrees: nan."""
     degrees = np.asarray(degrees, float)
-    return stdtrit(np.where(degrees > 0, degrees, np.nan), TAIL)
+    return stdtrit(np.where(degrees > 0, degrees, np.nan), 0.5 + level / 2.0)
 
 
 def effective_size(
-    share: ArrayLike, variance: ArrayLike, n_fits: ArrayLike, n_replicates: ArrayLike
+    share: ArrayLike,
+    variance: ArrayLike,
+    n_fits: ArrayLike,
+    n_replicates: ArrayLike,
+    level: float = LEVEL,
 ) -> Values:
     """Return how many independent fits a share is worth; all arguments broadcast.
 
@@ -50,7 +53,7 @@ def effective_size(
     several = replicates > 1
     size = share * (1.0 - share) / np.where(telling, variance, 1.0)
     size = size * (1.0 - 1.0 / replicates) / np.where(several, 1.0 - 1.0 / fits, 1.0)
-    size = size * (student(fits - 1.0) / student(replicates - 1.0)) ** 2
+    size = size * (student(fits - 1.0, level) / student(replicates - 1.0, level)) ** 2
     inside = (share > 0.0) & (share < 1.0)
     size = np.where(inside, np.where(telling, np.minimum(size, fits), fits), replicates)
     return np.where(several, size, np.nan)
@@ -72,14 +75,18 @@ def wilson(share: ArrayLike, size: ArrayLike, level: float = LEVEL) -> tuple[Val
 
 
 def share_interval(
-    share: ArrayLike, variance: ArrayLike, n_fits: ArrayLike, n_replicates: ArrayLike
+    share: ArrayLike,
+    variance: ArrayLike,
+    n_fits: ArrayLike,
+    n_replicates: ArrayLike,
+    level: float = LEVEL,
 ) -> tuple[Values, Values]:
     """Return Wilson's interval of a share with its `effective_size`; nan from one replicate."""
-    return wilson(share, effective_size(share, variance, n_fits, n_replicates))
+    return wilson(share, effective_size(share, variance, n_fits, n_replicates, level), level)
 
 
 def ratio_interval(
-    ratio: ArrayLike, error: ArrayLike, n_replicates: ArrayLike
+    ratio: ArrayLike, error: ArrayLike, n_replicates: ArrayLike, level: float = LEVEL
 ) -> tuple[Values, Values]:
     """Return the ends of ratio * exp(-+ t_{R-1} error / ratio); nan without an error.
 
@@ -88,5 +95,5 @@ def ratio_interval(
     """
     ratio, error = np.asarray(ratio, float), np.asarray(error, float)
     relative = error / np.where(ratio > 0.0, ratio, np.nan)
-    factor = np.exp(student(np.asarray(n_replicates, float) - 1.0) * relative)
+    factor = np.exp(student(np.asarray(n_replicates, float) - 1.0, level) * relative)
     return ratio / factor, ratio * factor

@@ -13,7 +13,7 @@ from scipy.stats import t as student_t
 
 from pipeline.plan import Cell, Plan, write_plan
 from pipeline.stages.aggregate import aggregate
-from pipeline.statistics.cells import convergence, fit_columns
+from pipeline.statistics.cells import convergence, fit_columns, with_intervals_at
 from pipeline.statistics.references import derived
 from tests.factories import make_study, write_tables
 
@@ -815,3 +815,18 @@ def test_references_are_of_the_penalised_objective():
     assert got["rank"].tolist() == [3, 2, 1]
     plain = derived(fits.drop(columns="log_penalty"), plan)
     assert plain["rank"].tolist() == [1, 3, 2]
+
+
+def test_intervals_of_iterations_and_cost_at_another_level(varied):
+    fits, plan = varied
+    table = convergence(fits, plan)
+    pd.testing.assert_frame_equal(with_intervals_at(table, fits, plan, 0.95), table)
+    wide = with_intervals_at(table, fits, plan, 0.999)
+    ends = [name for name in table if name.startswith(("n_iter_", "expected_running_time"))]
+    lows, highs = ([name for name in ends if name.endswith(end)] for end in ("_low", "_high"))
+    assert len(lows) == len(highs) == 4
+    assert not (wide[lows] > table[lows]).any(axis=None)
+    assert not (wide[highs] < table[highs]).any(axis=None)
+    assert (wide[lows] < table[lows]).any(axis=None)
+    others = table.columns.difference(lows + highs)
+    pd.testing.assert_frame_equal(wide[others], table[others])

@@ -15,7 +15,7 @@ from pipeline.config import compose
 from pipeline.errors import InputError
 from pipeline.planning import make_plan
 from pipeline.stages.aggregate import aggregate
-from pipeline.statistics.claims import check, claims, counts, verdict
+from pipeline.statistics.claims import check, claims, claims_level, counts, verdict
 from pipeline.statistics.slopes import slopes
 from pipeline.tables import OUTCOMES
 from tests.factories import make_study, write_study
@@ -218,12 +218,40 @@ def test_random_starts_on_a_population_are_independent():
     assert (row["verdict"], row["n"]) == ("supported", 100)
 
 
-def test_quantiles_are_judged_where_their_level_allows():
-    columns = {"n_iter_median": 20.0, "n_iter_median_low": 18.0, "n_iter_median_high": 22.0}
-    claim = "statistic: n_iter_median, at_most: 30"
-    assert verdicts(plan_of(claims=[claim]), **columns) == ["supported"]
-    assert verdicts(plan_of(claims=[claim] * 2), **columns) == ["inconclusive"] * 2
-    assert verdicts(plan_of(claims=[claim] * 2, level=0.9), **columns) == ["supported"] * 2
+@pytest.mark.parametrize(
+    ("value", "ends", "region", "expected"),
+    [
+        (20.0, (18.0, 22.0), "at_most: 30", "supported"),
+        (20.0, (18.0, 22.0), "at_most: 10", "refuted"),
+        (20.0, (18.0, 22.0), "at_most: 20", "inconclusive"),
+        # Failures leave fewer than half.
+        (math.inf, (math.inf, math.inf), "at_most: 5", "refuted"),
+        (math.inf, (50.0, math.inf), "at_most: 5", "refuted"),
+        (math.inf, (50.0, math.inf), "at_least: 40", "supported"),
+        (math.inf, (50.0, math.inf), "at_most: 60", "inconclusive"),
+        # The budget ended before: somewhere above.
+        (math.nan, (50.0, math.nan), "at_most: 20", "refuted"),
+        (math.nan, (50.0, math.nan), "at_most: 60", "inconclusive"),
+        (math.nan, (math.nan, math.nan), "at_most: 20", "inconclusive"),
+    ],
+)
+def test_quantiles_are_judged_by_their_own_intervals(value, ends, region, expected):
+    plan = plan_of(claims=[f"statistic: n_iter_median, {region}"])
+    columns = dict(zip(("n_iter_median_low", "n_iter_median_high"), ends, strict=True))
+    assert verdicts(plan, n_iter_median=value, **columns) == [expected]
+
+
+def test_a_cost_that_is_infinite_refutes_a_bound():
+    plan = plan_of(claims=["statistic: expected_running_time, at_most: 100"])
+    columns = {"expected_running_time_mcse": math.nan, "expected_running_time_low": 198.7}
+    columns |= {"expected_running_time": math.inf, "expected_running_time_high": math.inf}
+    assert verdicts(plan, **columns) == ["refuted"]
+
+
+def test_the_level_is_corrected_for_all_that_are_judged():
+    plan = plan_of(claims=["statistic: bias_mean_0, at_most: 0"] * 4)
+    assert claims_level(plan, table_of(plan)) == pytest.approx(1 - 0.05 / 4)
+    assert judged(plan, bias_mean_0=1.0, bias_mean_0_mcse=0.1)["level"][0] == 1 - 0.05 / 4
 
 
 LAW = "name: law, statistic: rmse_mean_0, factor: sample_size"
