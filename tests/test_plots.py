@@ -257,3 +257,10 @@ def test_a_fit_without_a_trace_is_left_out(study):
 )
 def test_power_of_ten(value, text):
     assert power_of_ten(value) == text
+
+
+def test_figures_use_no_font_of_the_machine():
+    from matplotlib import font_manager, get_data_path
+
+    for family in ("DejaVu Sans", "a font that is not there"):
+        assert font_manager.findfont(family).startswith(get_data_path())

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import wraps
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -10,6 +11,7 @@ import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 STYLE = {
@@ -31,6 +33,12 @@ STYLE = {
     "svg.hashsalt": "em-convergence",
     "savefig.dpi": 150,
 }
+
+# Only the fonts that come with matplotlib: another version of them on the machine would take their
+# place, with other outlines and other bytes.
+fontManager.ttflist = []
+for _path in sorted(Path(mpl.get_data_path(), "fonts", "ttf").glob("*.ttf")):
+    fontManager.addfont(_path)
 
 # Starting from matplotlib's defaults keeps a user's matplotlibrc out of the files.
 styled = mpl.style.context(["default", STYLE])
