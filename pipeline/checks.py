@@ -12,6 +12,7 @@ from pipeline.core.sampling import ALLOCATIONS
 from pipeline.core.starts import INITS
 from pipeline.core.stopping import STOPPING_RULES
 from pipeline.errors import InputError
+from pipeline.figures import FIGURES
 
 FACTORS = ("mixture", "observed", "model", "init", "algorithm")
 # Bounds that keep integers within 64 bits and one sample within a machine's memory.
@@ -118,6 +119,7 @@ def check(config: dict[str, Any]) -> None:
     _choice("compression", config["compression"], ("auto", "none"))
     _between("compression_tolerance", config["compression_tolerance"], *TOLERANCES)
     _choice("report", config["report"], ("full", "minimal"))
+    _check_figures(config["figures"])
     for key in ("results_dir", "store_dir"):
         if not config[key]:
             refuse(key, config[key], "a folder")
@@ -137,6 +139,17 @@ def _check_mixture(key: str, mixture: dict[str, Any]) -> None:
     if not all(scale > 0 for scale in scales):
         refuse(f"{key}.scales", scales, "positive numbers (standard deviations)")
     _choice(f"{key}.allocation", mixture["allocation"], ALLOCATIONS)
+
+
+def _check_figures(figures: Any) -> None:
+    if figures == "all":
+        return
+    names = [kind.name for kind in FIGURES]
+    if not isinstance(figures, list):
+        refuse("figures", figures, f"all, or a list of {', '.join(names)}")
+    for name in figures:
+        _choice("figures", name, names)
+    _distinct("figures", figures)
 
 
 def _check_model(key: str, model: dict[str, Any]) -> None:

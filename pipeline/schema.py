@@ -196,5 +196,6 @@ class Config:
     compression: str = MISSING
     compression_tolerance: float = MISSING
     report: str = MISSING
+    figures: Any = MISSING
     results_dir: str = MISSING
     store_dir: str = MISSING

@@ -256,6 +256,21 @@ def read_statistics(folder: Path, plan: Plan) -> pd.DataFrame:
     return rows.to_pandas()
 
 
+def read_table(folder: Path, name: str) -> pd.DataFrame:
+    """Read a table that the stage aggregate wrote, `<name>.parquet`.
+
+    Raises
+    ------
+    InputError
+        If it is missing or damaged.
+    """
+    path = folder / f"{name}.parquet"
+    try:
+        return pd.read_parquet(path)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path}: cannot be read; run the stage aggregate first") from error
+
+
 def part_name(index: int, cell: Cell) -> str:
     """Return the file name of a cell's part of a data set; parts sort in plan order."""
     return f"{index:05d}-{cell.id}.parquet"

@@ -13,8 +13,9 @@ from scipy.stats import norm
 from pipeline.config import compose
 from pipeline.plan import Cell, Plan, write_plan
 from pipeline.planning import make_plan
+from pipeline.stages.aggregate import aggregate
 from pipeline.statistics.cells import convergence
-from pipeline.tables import FITS, STATISTICS, TRACES, part_name, write_part, write_statistics
+from pipeline.tables import FITS, TRACES, part_name, write_part
 
 Theta = tuple[np.ndarray, np.ndarray, np.ndarray]  # weights, means, scales, each (n_components,)
 
@@ -60,7 +61,7 @@ def write_study(study: Study, folder: Path) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             np.save(path, study.samples[data.id])
     write_tables(study.plan, study.fits, study.traces, folder)
-    write_statistics(folder / STATISTICS, study.convergence, study.plan)
+    aggregate(folder)
 
 
 def write_tables(plan: Plan, fits: pd.DataFrame, traces: pd.DataFrame, folder: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import InputError
+from pipeline.figures import FIGURES
 from pipeline.plan import write_plan
 from pipeline.report import Picture, errors_table, outcomes_table, render_report, rounded
 from pipeline.stages import report as stage
@@ -183,6 +184,18 @@ def test_a_minimal_report_has_the_tables_alone(study, tmp_path):
     page = Page((tmp_path / "report.html").read_text("utf-8"))
     assert "img" not in [tag for tag, _ in page.tags]
     assert "converged share" in page.text
+
+
+def test_the_configuration_chooses_figures_and_their_order(study, tmp_path):
+    chosen = ["outcome_shares", "snapshots"]
+    plan = replace(study.plan, config=study.plan.config | {"figures": chosen})
+    write_study(replace(study, plan=plan), tmp_path)
+    report(tmp_path)
+    drawn = {Path(name).stem for name in contents(tmp_path) if name.endswith(".svg")}
+    assert {name.rsplit("-", 1)[1] for name in drawn} == set(chosen)
+    titles = [kind.title for name in chosen for kind in FIGURES if kind.name == name]
+    html = (tmp_path / "report.html").read_text("utf-8")
+    assert html.index(f"<h4>{titles[0]}") < html.index(f"<h4>{titles[1]}")
 
 
 def test_a_large_study_says_which_figures_it_leaves_out(study, tmp_path, monkeypatch):

@@ -14,6 +14,12 @@ from pipeline.tables import REPRESENTATIVE
 
 FEWEST_FITS = 5  # a distribution over fewer is not one
 PARAMETERS = ("weight", "mean", "scale")
+# What the cells of a group have in common.
+GROUPING = ("mixture", "observed", "model")
+# What figures are drawn from, by the names of the files.
+TABLES = (
+    "fits", "traces", "convergence", "derived", "profiles", "trajectories", "replay", "slopes",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -26,8 +32,8 @@ class Group:
         ``<mixture or observed>-<model>``.
     cells
         In plan order.
-    fits, traces, convergence
-        The rows of these cells.
+    fits, traces, convergence, derived, profiles, trajectories, replay, slopes
+        The rows of these cells, as in the files of these names.
     truth
         Of the mixture; None for observed data.
     equal_weights
@@ -43,6 +49,11 @@ class Group:
     fits: pd.DataFrame
     traces: pd.DataFrame
     convergence: pd.DataFrame
+    derived: pd.DataFrame
+    profiles: pd.DataFrame
+    trajectories: pd.DataFrame
+    replay: pd.DataFrame
+    slopes: pd.DataFrame
     truth: Parameters | None
     equal_weights: bool
     schedule: Mapping[str, Any]
@@ -127,13 +138,19 @@ def parameters_of(row: pd.Series, n_components: int) -> Parameters:
 
 
 def groups(
-    plan: Plan,
-    fits: pd.DataFrame,
-    traces: pd.DataFrame,
-    convergence: pd.DataFrame,
-    points: Mapping[str, np.ndarray],
+    plan: Plan, tables: Mapping[str, pd.DataFrame], points: Mapping[str, np.ndarray]
 ) -> list[Group]:
-    """Cut a study into groups, in plan order."""
+    """Cut a study into groups, in plan order.
+
+    Parameters
+    ----------
+    plan
+        Of the study.
+    tables
+        The whole study's, by the names in `TABLES`.
+    points
+        The sample of each cell's representative fit, shape (n,), by cell id; none of a population.
+    """
     by_name: dict[str, list[Cell]] = {}
     for cell in plan.cells:
         by_name.setdefault(f"{cell.mixture or cell.observed}-{cell.model}", []).append(cell)
@@ -141,10 +158,7 @@ def groups(
         Group(
             name=name,
             cells=tuple(cells),
-            **{
-                key: table[table["cell"].isin([cell.id for cell in cells])]
-                for key, table in (("fits", fits), ("traces", traces), ("convergence", convergence))
-            },
+            **{key: _rows_of(tables[key], cells) for key in TABLES},
             truth=plan.truth(cells[0]),
             equal_weights=plan.config["model"][cells[0].model]["weights"] == "equal",
             schedule=plan.config["schedule"],
@@ -152,3 +166,11 @@ def groups(
         )
         for name, cells in by_name.items()
     ]
+
+
+def _rows_of(table: pd.DataFrame, cells: list[Cell]) -> pd.DataFrame:
+    """Return the rows of these cells; of slopes, those over cells of this truth and model."""
+    if "cell" in table:
+        return table[table["cell"].isin([cell.id for cell in cells])]
+    ours = [table[key].isna() | (table[key] == getattr(cells[0], key)) for key in GROUPING]
+    return table[np.logical_and.reduce(ours)]

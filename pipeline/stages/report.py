@@ -1,10 +1,12 @@
 """Stage: figures and the page, from the statistics, fits, traces and samples."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.figures import FIGURES, FigureKind
 from pipeline.files import atomic_write, remove_others, write_text
 from pipeline.plan import Cell, Plan, read_plan, read_planned
 from pipeline.report import Picture, render_report
@@ -16,6 +18,7 @@ from pipeline.tables import (
     check_parts,
     read_fits,
     read_statistics,
+    read_table,
     read_traces,
 )
 
@@ -38,11 +41,12 @@ def report(folder: Path) -> None:
     remark = ""
     kept: set[Path] = set()
     if plan.config["report"] != "minimal":
-        from pipeline.plots import groups
+        from pipeline.plots import TABLES, groups
 
-        all_groups = groups(
-            plan, read_fits(folder), read_traces(folder), convergence, _points(folder, plan)
-        )
+        tables = {"fits": read_fits(folder), "traces": read_traces(folder)}
+        tables["convergence"] = convergence
+        tables |= {name: read_table(folder, name) for name in TABLES if name not in tables}
+        all_groups = groups(plan, tables, _points(folder, plan))
         shown = all_groups[:MOST_GROUPS]
         if len(shown) < len(all_groups):
             remark = (
@@ -50,7 +54,7 @@ def report(folder: Path) -> None:
                 "and model; the tables below hold all of them."
             )
         for group in shown:
-            pictures += _group_pictures(group, figures, kept)
+            pictures += _group_pictures(group, _chosen(plan), figures, kept)
             if len(plan.cells) <= MOST_CELLS:
                 _snapshot_files(group, figures / "snapshots", kept)
     for place in (figures, figures / "snapshots"):
@@ -84,12 +88,23 @@ def _write(path: Path, content: bytes, kept: set[Path]) -> None:
     kept.add(path)
 
 
-def _group_pictures(group: "Group", figures: Path, kept: set[Path]) -> list[Picture]:
-    from pipeline.plots import FIGURES, png_bytes, svg_bytes
+def _chosen(plan: Plan) -> list[FigureKind]:
+    """Return the figures that the configuration asks for, in its order."""
+    wanted = plan.config["figures"]
+    if wanted == "all":
+        return list(FIGURES)
+    by_name = {kind.name: kind for kind in FIGURES}
+    return [by_name[name] for name in wanted]
+
+
+def _group_pictures(
+    group: "Group", kinds: Sequence[FigureKind], figures: Path, kept: set[Path]
+) -> list[Picture]:
+    from pipeline.plots import draw, png_bytes, svg_bytes
 
     pictures = []
-    for kind in FIGURES:
-        figure = kind.draw(group)
+    for kind in kinds:
+        figure = draw(kind, group)
         if figure is None:
             continue
         svg, png = svg_bytes(figure), png_bytes(figure)

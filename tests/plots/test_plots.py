@@ -8,55 +8,17 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from pipeline.plots import (
-    FIGURES,
-    Group,
-    cell_snapshots,
-    groups,
-    png_bytes,
-    snapshot_picture,
-    svg_bytes,
-)
+from pipeline import plots
+from pipeline.figures import FIGURES
+from pipeline.plots import cell_snapshots, png_bytes, snapshot_picture, svg_bytes
 from pipeline.plots.group import parameters_of
 from pipeline.plots.snapshots import snapshot_rows
 from pipeline.plots.style import power_of_ten
 from pipeline.plots.summaries import OUTCOME_COLORS
 from pipeline.statistics.bands import gap_quantiles
 from pipeline.tables import OUTCOMES
-from tests.factories import Study, make_study
-
-STUDY = (
-    "experiment=notebook",
-    "model=[free]",
-    "init=[random_points,kmeans_pp]",
-    "sample_sizes=[40,80]",
-    "replicates=6",
-    "starts=2",
-    "schedule=converge",
-    "schedule.max_iter=60",
-    "schedule.stop.tolerance=1e-2",
-)
-
-
-def groups_of(study: Study) -> list[Group]:
-    points = {cell.id: study.samples[cell.data_set][0] for cell in study.plan.cells}
-    return groups(study.plan, study.fits, study.traces, study.convergence, points)
-
-
-@pytest.fixture(scope="module")
-def notebook() -> Group:
-    (group,) = groups_of(make_study("experiment=notebook"))
-    return group
-
-
-@pytest.fixture(scope="module")
-def study() -> Group:
-    (group,) = groups_of(make_study(*STUDY))
-    return group
-
-
-def draw(group: Group, name: str) -> Figure | None:
-    return next(kind for kind in FIGURES if kind.name == name).draw(group)
+from tests.factories import make_study
+from tests.plots.conftest import STUDY, draw, groups_of
 
 
 def line(figure: Figure, text: str, panel: int = 0) -> np.ndarray:
@@ -66,7 +28,7 @@ def line(figure: Figure, text: str, panel: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", FIGURES, ids=lambda kind: kind.name)
 def test_every_figure_is_drawn_labelled_and_repeats_to_the_byte(kind, study):
-    first, second = kind.draw(study), kind.draw(study)
+    first, second = plots.draw(kind, study), plots.draw(kind, study)
     assert svg_bytes(first) == svg_bytes(second)
     assert png_bytes(first) == png_bytes(second)
     assert b"<dc:date>" not in svg_bytes(first)
@@ -84,7 +46,7 @@ def test_drawing_ignores_and_keeps_the_users_settings(study):
 
 
 def test_one_fit_has_no_distributions(notebook):
-    drawn = {kind.name for kind in FIGURES if kind.draw(notebook) is not None}
+    drawn = {kind.name for kind in FIGURES if plots.draw(kind, notebook) is not None}
     assert drawn == {"snapshots", "log_likelihood_trajectories", "parameter_trajectories"}
 
 
@@ -248,7 +210,7 @@ def test_a_fit_without_a_trace_is_left_out(study):
     assert draw(group, "parameter_trajectories") is not None
     nothing = replace(study, traces=study.traces.iloc[:0])
     for kind in FIGURES:
-        figure = kind.draw(nothing)
+        figure = plots.draw(kind, nothing)
         assert figure is None or png_bytes(figure)
 
 

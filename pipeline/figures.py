@@ -1,0 +1,90 @@
+"""Which figures there are; the functions that draw them are in `pipeline.plots`.
+
+To add one, write a function of a `Group` in a module there and name it here. This list stands apart
+because matplotlib takes a while to load, and a configuration that names figures does not need it.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class FigureKind:
+    """A figure that every group of cells may have.
+
+    Attributes
+    ----------
+    name
+        Of the function, and the end of its files' stems.
+    module
+        Of `pipeline.plots`, which holds the function.
+    title, caption
+        For the page; the caption says what to see.
+    """
+
+    name: str
+    module: str
+    title: str
+    caption: str
+
+
+FIGURES = (
+    FigureKind(
+        "snapshots",
+        "snapshots",
+        "The fit, iteration by iteration",
+        "Fitted component densities in colour, true ones black and dashed, and the points on the "
+        "axis coloured by responsibility (white: undecided). With equal, known weights the curves "
+        "are N(x; mean, scale²); otherwise each is multiplied by its weight. The picture reaches "
+        "2.5 scales beyond the outermost true means, and its height ends at 2.5 times the highest "
+        "true peak: a very narrow early component is cut off. Log-likelihoods are totals.",
+    ),
+    FigureKind(
+        "log_likelihood_trajectories",
+        "trajectories",
+        "Log-likelihood",
+        "Total log-likelihood of one sample (replicate 0) at every recorded iteration; all inits "
+        "see the same sample. Thin lines are further starts (ten in all). The axis begins below "
+        "the lowest value after the first iteration: a start may lie further down. The dashed line "
+        "is the log-likelihood of the true parameters: a fit may end above it, since it adapts to "
+        "the sample.",
+    ),
+    FigureKind(
+        "parameter_trajectories",
+        "trajectories",
+        "Parameters",
+        "Parameters of replicate 0, start 0 at every recorded iteration, one colour per component "
+        "(matched to the truth), one line style per init (the first four; with more than three "
+        "components the first alone); dashed and thin: the truth. Estimates settle at a maximum of "
+        "the sample's likelihood, not at the truth.",
+    ),
+    FigureKind(
+        "gap_profile",
+        "trajectories",
+        "Log-likelihood still to be gained",
+        "Gap between a fit's last log-likelihood and its value at the iteration: median over fits "
+        "(line) and the range from the 10 % to the 90 % quantile (band). A fit that has stopped "
+        "counts with gap 0; gaps below 10⁻¹⁰ are not drawn; the axis ends where nine in ten fits "
+        "have stopped.",
+    ),
+    FigureKind(
+        "iterations_distribution",
+        "summaries",
+        "Iterations needed",
+        "Share of all fits that had converged by an iteration. Fits that failed or were cut off "
+        "stay in the denominator: their share is what the curve lacks to 100 %.",
+    ),
+    FigureKind(
+        "outcome_shares",
+        "summaries",
+        "Outcomes",
+        "How the fits ended. The counts are in the table of outcomes.",
+    ),
+    FigureKind(
+        "error_against_n",
+        "summaries",
+        "Error against sample size",
+        "Root mean squared error over fits with a finite estimate, with bars of one Monte-Carlo "
+        "standard error. The dotted line falls like 1/√n, the rate of a regular estimator, from "
+        "the median of the smallest size.",
+    ),
+)
