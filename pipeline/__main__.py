@@ -14,14 +14,16 @@ from hydra.errors import HydraException
 
 from pipeline.config import CONF, checked, compose
 from pipeline.errors import InputError
-from pipeline.plan import digest
+from pipeline.plan import digest, read_plan
 from pipeline.planning import make_plan
 from pipeline.stages import exit_status, timed
+from pipeline.tables import read_statistics
+from pipeline.terminal import print_help, print_summary
 
 log = logging.getLogger(__name__)
 
 # Hydra's own flags: shown or swept by Hydra itself.
-HYDRA_FLAGS = {"-m", "--multirun", "-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info"}
+HYDRA_FLAGS = {"-m", "--multirun", "--hydra-help", "-c", "--cfg", "-i", "--info"}
 HYDRA_FLAGS |= {"-sc", "--shell-completion", "--version"}
 
 
@@ -38,7 +40,8 @@ def run_stages(config: dict[str, Any], folder: Path) -> None:
     for stage in (generate, fit, aggregate, report, track):
         with timed(stage.__name__, folder):
             stage(folder)
-    log.info("report: %s", folder / "report.html")
+    made = read_plan(folder)
+    print_summary(made, read_statistics(folder, made), folder)
 
 
 def job_folder(results_dir: str, experiment: str, overrides: str) -> Path:
@@ -85,6 +88,9 @@ def sweep_overrides(arguments: Sequence[str]) -> list[list[str]]:
 
 def main(arguments: Sequence[str]) -> None:
     """Run, sweep or show what the command line says."""
+    if {"-h", "--help"} & set(arguments):
+        print_help()
+        return
     if not HYDRA_FLAGS & set(arguments):
         config = compose(arguments)
         run_stages(config, Path(config["results_dir"]) / config["experiment"])

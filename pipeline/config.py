@@ -42,6 +42,15 @@ def compose(overrides: Sequence[str]) -> dict[str, Any]:
     return checked(composed, experiment)
 
 
+def defaults() -> dict[str, Any]:
+    """Return what `conf/config.yaml` and the options that it chooses say, without an experiment."""
+    with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
+        composed = hydra_compose("config", overrides=["~experiment"])
+    content = OmegaConf.to_container(composed)
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}
+
+
 def checked(composed: DictConfig, experiment: Any) -> dict[str, Any]:
     """Merge a composed config into the schema and check its values."""
     if not isinstance(experiment, str) or not (CONF / f"experiment/{experiment}.yaml").is_file():

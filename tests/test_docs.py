@@ -14,6 +14,7 @@ from pipeline.config import compose
 from pipeline.core.starts import INITS
 from pipeline.core.stopping import STOPPING_RULES
 from pipeline.planning import make_plan
+from pipeline.reference import markdown
 from pipeline.stages.aggregate import aggregate
 from pipeline.statistics.cells import convergence
 from pipeline.statistics.claims import claims
@@ -97,6 +98,12 @@ def test_every_curve_is_explained(tmp_path):
         levels = {level for label in texts for level in table[label]} - set(OUTCOMES)
         for word in (*table.columns, *levels):
             assert f"`{word}`" in section, word
+
+
+def test_the_reference_page_is_what_the_command_prints():
+    assert (ROOT / "docs" / "reference.md").read_text() == markdown(), (
+        "python -m pipeline.list --markdown > docs/reference.md"
+    )
 
 
 @pytest.mark.parametrize("name", INITS)

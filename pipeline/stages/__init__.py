@@ -4,6 +4,7 @@ Each is a command, `python -m pipeline.stages.<stage> experiment=NAME [results_d
 folder may be named instead, and without arguments the experiments of `params.yaml` are meant.
 """
 
+import inspect
 import logging
 import os
 import signal
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 PARAMS = Path("params.yaml")
 RESULTS_DIR = "results"
 TIMINGS = "timings.parquet"
+
+ARGUMENTS = "[experiment=NAME] [results_dir=DIR] [FOLDER]   (default: those of params.yaml)"
 
 EXIT_ERROR = 1
 EXIT_INPUT = 2
@@ -88,6 +91,10 @@ def run(stage: Callable[[Path], None]) -> None:
     """Run a stage as a command on the folders that `sys.argv` names, and exit with its status."""
 
     def work() -> None:
+        if {"-h", "--help"} & set(sys.argv):
+            print(f"{inspect.getdoc(sys.modules[stage.__module__])}\n\n{inspect.getdoc(stage)}")
+            print(f"\nusage: python -m pipeline.stages.{stage.__name__} {ARGUMENTS}")
+            return
         for folder in folders(sys.argv[1:]):
             with timed(stage.__name__, folder):
                 stage(folder)

@@ -49,6 +49,9 @@ def _check_space(result: Plan, folder: Path) -> None:
 
 def main() -> None:
     """Plan what the command line and `params.yaml` say."""
+    if {"-h", "--help"} & set(sys.argv):
+        print(__doc__)
+        return
     config = compose([*params()["overrides"], *sys.argv[1:]])
     plan(config, Path(config["results_dir"]) / config["experiment"])
 

@@ -1,0 +1,76 @@
+"""What there is to choose: every option of every group, and the figures, in a line each.
+
+python -m pipeline.list                  (all groups)
+python -m pipeline.list init algorithm   (these)
+python -m pipeline.list keys             (every key of the configuration, with its default)
+python -m pipeline.list --markdown       (all of it, as docs/reference.md)
+"""
+
+import sys
+from collections.abc import Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.errors import InputError
+from pipeline.reference import GROUPS, figures, keys, markdown, options
+from pipeline.stages import exit_status
+from pipeline.terminal import console
+
+FIGURES, KEYS = "figures", "keys"
+
+
+def first_sentence(text: str) -> str:
+    """Return a text up to its first full stop."""
+    return text.partition(". ")[0].removesuffix(".")
+
+
+def _table(rows: dict[str, str]) -> Table:
+    table = Table(show_header=False, box=None, padding=(0, 2))
+    table.add_column(no_wrap=True, style="cyan")
+    table.add_column(overflow="fold")
+    for name, text in rows.items():
+        table.add_row(name, first_sentence(text))
+    return table
+
+
+def _keys() -> Table:
+    table = Table(box=None, padding=(0, 2))
+    for name in ("key", "default", "meaning"):
+        table.add_column(name, overflow="fold", style="cyan" if name == "key" else "")
+    for key in keys():
+        table.add_row(key.path, key.default, key.meaning)
+    return table
+
+
+def _heading(name: str, meaning: str) -> Text:
+    return Text.assemble((name, "bold"), f"  {meaning}")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Print what the command line asks for."""
+    if {"-h", "--help"} & set(arguments):
+        print(__doc__)
+        return
+    if list(arguments) == ["--markdown"]:
+        print(markdown(), end="")
+        return
+    known = (*GROUPS, FIGURES)
+    for argument in arguments:
+        if argument not in (*known, KEYS):
+            raise InputError(f"group: got {argument!r}; allowed: {', '.join((*known, KEYS))}")
+    page = console()
+    for name in arguments or known:
+        if name == KEYS:
+            page.print(_keys())
+        elif name == FIGURES:
+            page.print(_heading("figures=[…]", "drawn for the page, in its order"))
+            page.print(_table(figures()))
+        else:
+            page.print(_heading(f"{name}=…", GROUPS[name]))
+            page.print(_table(options(name)))
+        page.print()
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(lambda: main(sys.argv[1:])))

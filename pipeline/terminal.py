@@ -1,0 +1,126 @@
+"""What the terminal shows: the help of the command, and a study's results in a short table."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.plan import Cell, Plan
+from pipeline.reference import GROUPS, options
+from pipeline.statistics.presentation import MISSING, rounded
+from pipeline.tables import LABELS, OUTCOMES
+
+WIDTH = 120  # of what does not go to a terminal
+MOST_ROWS = 24
+USAGE = """\
+Measures how Expectation-Maximization (EM) converges on one-dimensional Gaussian mixtures.
+
+usage: python -m pipeline [experiment=NAME] [key=value ...]
+       python -m pipeline -m key=a,b [...]      (a sweep: one run and folder for each value)
+
+  python -m pipeline experiment=notebook
+  python -m pipeline experiment=convergence replicates=20 results_dir=pilot
+  python -m pipeline 'mixture=[notebook,overlap_low]' 'init=[notebook,kmeans_pp]' schedule=converge
+  python -m pipeline 'mixture=[]' '+mixture.mine={weights: [0.3,0.7], means: [-1,1], scales: [1,1]}'
+  python -m pipeline 'mixture=[]' '+observed.mine={path: my.csv, column: x}' 'model=[free]' \\
+      model.free.n_components=2 'init=[kmeans_pp]' schedule=converge
+
+A study is the grid of its mixtures (or observed data), sample_sizes, models, inits and algorithms;
+each cell of it is fitted on `replicates` samples from `starts` starts. It is written to
+<results_dir>/<experiment>/: look at report.html there first. An interrupted run goes on where it
+was; a larger study computes only the difference.
+"""
+MORE = """\
+  sample_sizes=[40,400]  replicates=100  starts=1  seed=1  schedule.max_iter=500
+  schedule.stop.rule=map_residual  schedule.stop.tolerance=1e-8  figures=[snapshots,basins]
+
+More: python -m pipeline.list               every option in a line, and `keys`: every key
+      python -m pipeline --cfg job [...]    the configuration that a command line gives
+      python -m pipeline.replicates_needed  how many replicates a wanted standard error needs
+      python -m pipeline.replay             one fit again, compared bit by bit with its record
+      python -m pipeline.stages.STAGE       one stage: plan, generate, fit, aggregate, report, track
+      README.md, docs/tutorial.md; Hydra's own flags: --hydra-help
+"""
+
+
+def console() -> Console:
+    """Return where tables are printed: as wide as the terminal; a page where there is none."""
+    width = None if sys.stdout.isatty() else WIDTH
+    return Console(width=width, highlight=False, markup=False)
+
+
+def print_help() -> None:
+    """Print how the command is used, with the groups and their options."""
+    page = console()
+    page.print(USAGE, soft_wrap=True)
+    page.print("Groups, of which a command chooses options: group=option, or several as a list")
+    groups = Table(show_header=False, box=None, padding=(0, 2))
+    groups.add_column(no_wrap=True)
+    groups.add_column(overflow="fold")
+    for group in GROUPS:
+        groups.add_row(group, ", ".join(options(group)))
+    page.print(groups)
+    page.print("\nKeys that are changed most, with examples of values")
+    page.print(MORE, soft_wrap=True)
+
+
+def print_summary(plan: Plan, convergence: pd.DataFrame, folder: Path) -> None:
+    """Print a line for each cell, and where to look next."""
+    page = console()
+    page.print(_cells(plan, convergence))
+    left_out = len(convergence) - MOST_ROWS
+    if left_out > 0:
+        page.print(f"  and {left_out:,} more cells: {folder / 'convergence.md'}")
+    page.print("\n".join(_next_steps(plan, folder)), soft_wrap=True)
+
+
+def _cells(plan: Plan, convergence: pd.DataFrame) -> Table:
+    names = _labels(plan.cells)
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for name in names:
+        size = name == "sample_size"
+        table.add_column("n" if size else name, justify="right" if size else "left")
+    for name in ("fits", "converged", "median iterations", "95 % interval"):
+        table.add_column(name, justify="right")
+    table.add_column("ended as")
+    rows = convergence.set_index("cell")
+    for cell in plan.cells[:MOST_ROWS]:
+        row = rows.loc[cell.id]
+        low, high = row["n_iter_median_low"], row["n_iter_median_high"]
+        unknown = pd.isna(low) and pd.isna(high)
+        table.add_row(
+            *(str(getattr(cell, name)) for name in names),
+            f"{row['n_fits']:,}",
+            rounded(row["converged_share"], row["converged_share_mcse"]),
+            rounded(row["n_iter_median"]),
+            MISSING if unknown else f"{rounded(low)} to {rounded(high)}",
+            ", ".join(_outcomes(row)),
+        )
+    return table
+
+
+def _labels(cells: tuple[Cell, ...]) -> list[str]:
+    """Return the labels in which cells differ; of a single cell, its truth and size."""
+    differ = [name for name in LABELS if len({getattr(cell, name) for cell in cells}) > 1]
+    data = "observed" if cells[0].mixture is None else "mixture"
+    return differ or [data, "sample_size"]
+
+
+def _outcomes(row: pd.Series) -> Iterator[str]:
+    for outcome in OUTCOMES:
+        if row[f"n_{outcome}"]:
+            yield f"{outcome} {row[f'n_{outcome}']:,}"
+
+
+def _next_steps(plan: Plan, folder: Path) -> Iterator[str]:
+    if plan.config["schedule"]["stop"]["rule"] == "never":
+        yield "No stopping rule (schedule.stop.rule=never): every fit runs to schedule.max_iter."
+    else:
+        yield "In brackets: Monte-Carlo standard errors. Medians are over all fits."
+    yield f"Look at  {folder / 'report.html'}"
+    yield f"Numbers  {folder / 'convergence.md'} (.tex, .csv with every column)"
+    if plan.config["tracking"]["backend"] != "none":
+        yield f"Runs     make ui, then {folder / 'mlflow_links.html'}"
