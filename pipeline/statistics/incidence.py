@@ -195,7 +195,7 @@ def cumulative_incidence(rows: Observed, event: int = EVENT) -> Incidence:
     beta = np.stack([exposure, *2 * [exposure - end_weight]], axis=1).ravel()[kind]
     still = share * exposure - drift
 
-    def path(change: Reals) -> Reals:
+    def path(change: NDArray) -> NDArray:
         return until(summed(change))
 
     if rows.together is None:
@@ -215,9 +215,7 @@ def cumulative_incidence(rows: Observed, event: int = EVENT) -> Incidence:
         variance = variance + 2.0 * still * path(alpha * (remain - 1.0) - p)
         variance = variance + 2.0 * still * share * path(beta * (remain - 1.0) - q)
     share, variance = np.minimum(share, 1.0), np.maximum(variance, 0.0)
-    return Incidence(
-        curves, times, share, variance, first, stop, n[first], rows.n_replicates
-    )
+    return Incidence(curves, times, share, variance, first, stop, n[first], rows.n_replicates)
 
 
 def quantiles(
