@@ -170,9 +170,7 @@ def _of_root(root: Reals, error_of_square: Reals) -> Reals:
     return error_of_square / np.where(root == 0.0, 1.0, 2.0 * root)
 
 
-def _empirical_se(
-    between: Moments, means: Reals, within: Reals | None, layout: Layout
-) -> Estimate:
+def _empirical_se(between: Moments, means: Reals, within: Reals | None, layout: Layout) -> Estimate:
     """Return it from the moments of `means` and the variances `within`, None of one start each."""
     count = np.where(between.number > 1, between.number, np.nan)
     variance = between.squares / (count - 1)
