@@ -169,10 +169,10 @@ def iterations(fits: pd.DataFrame, level: float = LEVEL) -> pd.DataFrame:
     for outcome, code in (("converged", EVENT), ("max_iter", CENSORED)):
         cause[(fits["outcome"] == outcome).to_numpy()] = code
     ends = observed(curve, replicate, fits["n_iter"].to_numpy(), cause)
-    curves = cumulative_incidence(ends)
+    curves, failures = cumulative_incidence(ends, EVENT), cumulative_incidence(ends, COMPETING)
     columns = {}
     for name, portion in (("median", 0.5), ("q10", 0.1), ("q90", 0.9)):
-        found = quantiles(curves, portion, level)
+        found = quantiles(curves, failures, portion, level)
         for end, values in zip(("", "_low", "_high"), found, strict=True):
             columns[f"n_iter_{name}{end}"] = values
     return pd.DataFrame(columns, pd.Index(position, name="position"))

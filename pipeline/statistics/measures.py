@@ -18,6 +18,7 @@ from pipeline.core.distances import Distances
 from pipeline.plan import Plan
 from pipeline.statistics.replicates import (
     Layout,
+    Moments,
     counts_of,
     layout_of,
     mean_and_error,
@@ -149,7 +150,8 @@ def accuracy(error: Reals, truth: Reals, layout: Layout) -> dict[str, Estimate]:
     with np.errstate(over="ignore", invalid="ignore"):
         means = means_of_starts(error, layout)
         squares = means_of_starts(error**2, layout)
-        within = means_of_starts((error - means[layout.replicate]) ** 2, layout)
+        alone = len(means) == len(error)
+        within = None if alone else means_of_starts((error - means[layout.replicate]) ** 2, layout)
     bias, mse = moments(means, layout), moments(squares, layout)
     bias_error, mse_error = standard_error(bias), standard_error(mse)
     scale = np.where(truth == 0.0, np.nan, truth)
@@ -157,7 +159,7 @@ def accuracy(error: Reals, truth: Reals, layout: Layout) -> dict[str, Estimate]:
     return {
         "bias": Estimate(bias.mean, bias_error),
         "relative_bias": Estimate(bias.mean / scale, bias_error / np.abs(scale)),
-        "empirical_se": _empirical_se(means, within, layout),
+        "empirical_se": _empirical_se(bias, means, within, layout),
         "mse": Estimate(mse.mean, mse_error),
         "rmse": Estimate(rmse, _of_root(rmse, mse_error)),
     }
@@ -168,22 +170,26 @@ def _of_root(root: Reals, error_of_square: Reals) -> Reals:
     return error_of_square / np.where(root == 0.0, 1.0, 2.0 * root)
 
 
-def _empirical_se(means: Reals, within: Reals, layout: Layout) -> Estimate:
-    between, inside = moments(means, layout), moments(within, layout)
+def _empirical_se(between: Moments, means: Reals, within: Reals | None, layout: Layout) -> Estimate:
+    """Return it from the moments of `means` and the variances `within`, None of one start each."""
     count = np.where(between.number > 1, between.number, np.nan)
     variance = between.squares / (count - 1)
     with np.errstate(over="ignore", invalid="ignore"):
-        deviations = (means - between.mean[layout.cell]) ** 2
-        spread = moments(deviations, layout)
-        product = (deviations - spread.mean[layout.cell]) * (within - inside.mean[layout.cell])
-        together = np.nan_to_num(product, nan=0.0, posinf=np.inf, neginf=-np.inf)
-        shared = np.add.reduceat(together, layout.first_replicate)
-        sizes = np.sqrt(spread.squares) * np.sqrt(inside.squares)
-        correlation = shared / np.where(sizes > 0.0, sizes, np.inf)
         of_between = variance * np.sqrt(2.0 / (count - 1))
-        of_within = standard_error(inside)
-        error = np.sqrt(of_between**2 + 2.0 * correlation * of_between * of_within + of_within**2)
-    value = np.sqrt(variance + inside.mean)
+        error = of_between
+        if within is not None:
+            inside = moments(within, layout)
+            deviations = (means - between.mean[layout.cell]) ** 2
+            spread = moments(deviations, layout)
+            product = (deviations - spread.mean[layout.cell]) * (within - inside.mean[layout.cell])
+            together = np.nan_to_num(product, nan=0.0, posinf=np.inf, neginf=-np.inf)
+            shared = np.add.reduceat(together, layout.first_replicate)
+            sizes = np.sqrt(spread.squares) * np.sqrt(inside.squares)
+            correlation = shared / np.where(sizes > 0.0, sizes, np.inf)
+            of_within = standard_error(inside)
+            error = np.sqrt(error**2 + 2.0 * correlation * error * of_within + of_within**2)
+            variance = variance + inside.mean
+    value = np.sqrt(variance)
     return Estimate(value, _of_root(value, error))
 
 
