@@ -104,15 +104,19 @@ def means_of_starts(values: NDArray[np.float64], layout: Layout) -> NDArray[np.f
 def moments(means: NDArray[np.float64], layout: Layout) -> Moments:
     """Return the moments over the replicates of every cell, leaving out what is missing.
 
-    In two passes, about the mean: errors keep their digits however large their common part.
+    In two passes, about the mean: errors keep their digits however large their common part. A
+    spread no larger than the rounding error of the mean is 0: such values do not differ.
     """
     there = ~np.isnan(means)
     count = np.add.reduceat(there.astype(np.int64), layout.first_replicate)
     total = np.add.reduceat(np.where(there, means, 0.0), layout.first_replicate)
     mean = total / np.where(count > 0, count, np.nan)
     with np.errstate(invalid="ignore", over="ignore"):  # a square may be beyond the range
-        squares = np.where(there, means - mean[layout.cell], 0.0) ** 2
-        return Moments(count, mean, np.add.reduceat(squares, layout.first_replicate))
+        deviations = np.where(there, means - mean[layout.cell], 0.0)
+        squares = np.add.reduceat(deviations**2, layout.first_replicate)
+        spread = np.sqrt(squares / np.maximum(count, 1))
+        squares[spread <= count * np.finfo(float).eps * np.abs(mean)] = 0.0
+    return Moments(count, mean, squares)
 
 
 def standard_error(of: Moments, ddof: int = 1) -> NDArray[np.float64]:
