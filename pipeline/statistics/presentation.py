@@ -24,8 +24,8 @@ NOTE = (
     "alone, and every other column, unrounded, are in convergence.csv."
 )
 OUTCOMES_NOTE = (
-    "The estimate of a fit that failed is its last finite iterate, and counts below; a fit without "
-    "one has no estimate. Reached reference: the share of fits whose log-likelihood is that of the "
+    "The estimate of a fit that failed is its last finite iterate, so that only fits without one "
+    "have no estimate. Reached reference: the share of fits whose log-likelihood is that of the "
     "best optimum known of their sample."
 )
 ITERATIONS_NOTE = (
@@ -243,7 +243,8 @@ def latex(title: str, listings: Sequence[Listing]) -> str:
     for listing in listings:
         n_values = len(listing.header) - listing.n_labels
         sentences = f"{listing.note} {BRACKETS}".strip()
-        caption = f"{_in_latex(title)}. {_in_latex(listing.caption)}. {_in_latex(sentences)}"
+        end = "" if title.endswith(("?", "!", ".")) else "."
+        caption = f"{_in_latex(title)}{end} {_in_latex(listing.caption)}. {_in_latex(sentences)}"
         lines += [
             "",
             rf"\begin{{longtable}}{{@{{}}{'l' * listing.n_labels}{'r' * n_values}@{{}}}}",

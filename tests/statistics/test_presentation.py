@@ -93,11 +93,11 @@ def test_iterations_have_an_interval_and_their_cost_an_error(study):
     table = convergence(*study)
     found = listing(tables(table), "Iterations")
     place = {name: found.header.index(name) for name in found.header}
-    for row, (_, cell) in zip(found.rows, table.iterrows(), strict=True):
-        low, high = (f"{cell[f'n_iter_median_{end}']:.0f}" for end in ("low", "high"))
+    for row, (_, numbers) in zip(found.rows, table.iterrows(), strict=True):
+        low, high = (f"{numbers[f'n_iter_median_{end}']:.0f}" for end in ("low", "high"))
         shown = row[place["its 95 % interval"]]
         assert shown == f"{low} to {high}".replace("inf", "∞").replace("nan", "–")
-        ratio, mcse = cell["expected_running_time"], cell["expected_running_time_mcse"]
+        ratio, mcse = (numbers[f"expected_running_time{end}"] for end in ("", "_mcse"))
         assert row[place["evaluations per convergence"]] == rounded(ratio, mcse)
     assert any(row[place["its 95 % interval"]].split()[0].isdigit() for row in found.rows)
     fits, plan = study
