@@ -82,6 +82,7 @@ def performance(fits: pd.DataFrame, plan: Plan) -> pd.DataFrame:
         for end, among in bases.items():
             columns[f"n_{name}{end}"] = counts_of(counted & among, layout)
             columns[f"n_{name}_missing{end}"] = counts_of(finite & ~counted & among, layout)
+            columns[f"replicates_{name}{end}"] = _replicates_with(counted & among, layout)
     truths = true_parameters(plan)
     for name in truths.columns:
         truth = truths[name].to_numpy()[layout.position]
@@ -102,12 +103,17 @@ def performance(fits: pd.DataFrame, plan: Plan) -> pd.DataFrame:
 
 
 def _counts(end: str, there: Flags, missing: Flags, layout: Layout) -> dict[str, NDArray]:
-    replicates = np.logical_or.reduceat(there, layout.first_fit).astype(np.int64)
     return {
         f"n_finite{end}": counts_of(there, layout),
         f"n_missing{end}": counts_of(missing, layout),
-        f"replicates_finite{end}": np.add.reduceat(replicates, layout.first_replicate),
+        f"replicates_finite{end}": _replicates_with(there, layout),
     }
+
+
+def _replicates_with(there: Flags, layout: Layout) -> NDArray[np.int64]:
+    """Return the number of a cell's replicates that have a fit whose flag is set, (C,)."""
+    replicates = np.logical_or.reduceat(there, layout.first_fit).astype(np.int64)
+    return np.add.reduceat(replicates, layout.first_replicate)
 
 
 def _named(measures: dict[str, Estimate], end: str) -> dict[str, Reals]:

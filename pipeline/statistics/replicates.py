@@ -115,7 +115,11 @@ def moments(means: NDArray[np.float64], layout: Layout) -> Moments:
         squares = means - np.repeat(mean, size)
         squares[missing] = 0.0
         squares *= squares
-        return Moments(count, mean, np.add.reduceat(squares, layout.first_replicate))
+        squares = np.add.reduceat(squares, layout.first_replicate)
+    # Rounding errors of the mean are no spread: values that are all the same have none.
+    least = np.fmin.reduceat(means, layout.first_replicate)
+    squares[least == np.fmax.reduceat(means, layout.first_replicate)] = 0.0
+    return Moments(count, mean, squares)
 
 
 def standard_error(of: Moments, ddof: int = 1) -> NDArray[np.float64]:
