@@ -27,8 +27,25 @@ HYDRA_FLAGS = {"-m", "--multirun", "--hydra-help", "-c", "--cfg", "-i", "--info"
 HYDRA_FLAGS |= {"-sc", "--shell-completion", "--version"}
 
 
+def run_shard(config: dict[str, Any]) -> None:
+    """Compute a shard of a checked configuration's blocks into the store, and nothing else."""
+    from pipeline.computing import Shard, complete, drawn_samples
+
+    plan, _ = make_plan(config)
+    shard = Shard(*map(int, config["shard"].split("/")))
+    stored = complete(plan, drawn_samples(plan), shard)
+    log.info(
+        "shard %d of %d: %d blocks computed into %s; when all shards are done, the same command "
+        "without shard assembles the results",
+        shard.number, shard.of, len(stored.timings), config["store_dir"],
+    )  # fmt: skip
+
+
 def run_stages(config: dict[str, Any], folder: Path) -> None:
     """Run every stage on a checked configuration, into one results folder."""
+    if config["shard"] is not None:
+        run_shard(config)
+        return
     from pipeline.stages.aggregate import aggregate
     from pipeline.stages.fit import fit
     from pipeline.stages.generate import generate

@@ -120,6 +120,7 @@ def check(config: dict[str, Any]) -> None:
     _between("compression_tolerance", config["compression_tolerance"], *TOLERANCES)
     _choice("report", config["report"], ("full", "minimal"))
     _check_figures(config["figures"])
+    _check_shard(config["shard"])
     for key in ("results_dir", "store_dir"):
         if not config[key]:
             refuse(key, config[key], "a folder")
@@ -139,6 +140,14 @@ def _check_mixture(key: str, mixture: dict[str, Any]) -> None:
     if not all(scale > 0 for scale in scales):
         refuse(f"{key}.scales", scales, "positive numbers (standard deviations)")
     _choice(f"{key}.allocation", mixture["allocation"], ALLOCATIONS)
+
+
+def _check_shard(shard: str | None) -> None:
+    if shard is None:
+        return
+    match = re.fullmatch(r"([1-9]\d{0,8})/([1-9]\d{0,8})", shard)
+    if match is None or int(match[1]) > int(match[2]):
+        refuse("shard", shard, "k/n with k from 1 to n, such as 3/16")
 
 
 def _check_figures(figures: Any) -> None:

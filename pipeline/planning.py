@@ -69,7 +69,7 @@ def make_plan(config: dict[str, Any]) -> tuple[Plan, list[str]]:
     kept = {
         key: value
         for key, value in config.items()
-        if key not in ("experiment", "title", "question", "results_dir")
+        if key not in ("experiment", "title", "question", "results_dir", "shard")
     }
     plan = Plan(
         experiment=config["experiment"],
@@ -295,7 +295,7 @@ def _hashes(
     shown = {
         key: value
         for key, value in config.items()
-        if key not in NOT_CONTENT and key != "results_dir"
+        if key not in (*NOT_CONTENT, "results_dir", "shard")
     }
     return {
         "generate": digest(generate),

@@ -234,3 +234,4 @@ class Config:
     figures: Any = key("all, or a list of them in the order of the page")
     results_dir: str = key("folder of the results")
     store_dir: str = key("folder of finished blocks")
+    shard: str | None = key("k/n: only every n-th block from the k-th on, into the store", None)

@@ -58,6 +58,11 @@ def write_block(folder: Path, block: Block, fits: pa.Table, traces: pa.Table) ->
             )
 
 
+def is_stored(folder: Path, block: Block) -> bool:
+    """Tell whether a block of this name has been written."""
+    return _path(folder, block, "fits").exists()
+
+
 def read_table(folder: Path, block: Block, table: str) -> pa.Table:
     """Read the `fits` or `traces` of a stored block.
 
@@ -100,14 +105,33 @@ def missing_blocks(
     replicates: int, starts: int, stored: Iterable[Block], size: int
 ) -> Iterator[Block]:
     """Yield the blocks, of at most `size` replicates, that complete a cell."""
-    covered = np.zeros((replicates, starts), bool)
-    for block in stored:
-        covered[block.first : block.stop, block.first_start : block.stop_start] = True
+    covered = _covered(replicates, starts, stored)
     for first_start, stop_start in _runs(covered.T):
         for first, stop in _runs(covered[:, [first_start]]):
             if not covered[first, first_start]:
                 for begin in range(first, stop, size):
                     yield Block(begin, min(begin + size, stop), first_start, stop_start)
+
+
+def blocks_of_shard(
+    replicates: int, starts: int, stored: Iterable[Block], size: int
+) -> Iterator[Block | None]:
+    """Yield the blocks of a whole cell, None for those whose fits are all stored.
+
+    They do not depend on what is stored: processes that begin at different times count alike.
+    """
+    covered = _covered(replicates, starts, stored)
+    for block in missing_blocks(replicates, starts, [], size):
+        there = covered[block.first : block.stop, block.first_start : block.stop_start].all()
+        yield None if there else block
+
+
+def _covered(replicates: int, starts: int, stored: Iterable[Block]) -> np.ndarray:
+    """Tell of every replicate and start whether its fit is stored, shape (replicates, starts)."""
+    covered = np.zeros((replicates, starts), bool)
+    for block in stored:
+        covered[block.first : block.stop, block.first_start : block.stop_start] = True
+    return covered
 
 
 def _runs(rows: np.ndarray) -> Iterator[tuple[int, int]]:

@@ -53,6 +53,8 @@ def main() -> None:
         print(__doc__)
         return
     config = compose([*params()["overrides"], *sys.argv[1:]])
+    if config["shard"] is not None:
+        raise InputError("shard: stages work on whole results; allowed: with python -m pipeline")
     plan(config, Path(config["results_dir"]) / config["experiment"])
 
 

@@ -33,19 +33,21 @@ ITERATIONS_NOTE = (
     f"number of converged ones. An end {MISSING} of an interval is beyond the iterations allowed."
 )
 MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~&$])")
-LATEX = {
-    "\\": r"\textbackslash{}",
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    **{character: f"{{{character}}}" for character in "[]*"},  # after a row's end: its options
-    MISSING: "--",
-    "\N{MINUS SIGN}": "$-$",
-    "\N{INFINITY}": r"$\infty$",
-}
+LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        **{character: f"\\{character}" for character in "&%$#_{}"},
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        **{character: f"{{{character}}}" for character in "[]*"},  # after a row's end: its options
+        MISSING: "--",
+        "\N{MINUS SIGN}": "$-$",
+        "\N{INFINITY}": r"$\infty$",
+    }
+)
 
 
 class Listing(NamedTuple):
@@ -270,4 +272,4 @@ def _latex_row(row: Sequence[str]) -> str:
 
 
 def _in_latex(text: str) -> str:
-    return "".join(LATEX.get(character, character) for character in " ".join(text.split()))
+    return " ".join(text.split()).translate(LATEX)

@@ -1,0 +1,191 @@
+"""Blocks of fits computed into the store, by whatever executes them."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from pipeline.blocks import block_size, fit_block
+from pipeline.core.evaluation import Mapping
+from pipeline.core.random import key_from_hex
+from pipeline.core.sampling import draw
+from pipeline.locks import Locks
+from pipeline.plan import Cell, Plan, read_planned, truth
+from pipeline.progress import progress
+from pipeline.store import (
+    Block,
+    blocks_of_shard,
+    folder_of,
+    is_stored,
+    missing_blocks,
+    stored_blocks,
+    write_block,
+)
+
+log = logging.getLogger(__name__)
+
+FIRST_LOOK, LAST_LOOK = 0.1, 5.0  # seconds between looks at what another run is computing
+
+# The samples of a block's replicates, shape (replicates, sample_size); None: the population.
+Samples = Callable[[Cell, Block], np.ndarray | None]
+
+
+class Task(NamedTuple):
+    """A block of a cell that is to be computed."""
+
+    cell: Cell
+    block: Block
+
+
+class Stored(NamedTuple):
+    """The blocks of every content that a plan has, and what was computed for it, in seconds."""
+
+    blocks: dict[str, list[Block]]
+    timings: list[tuple[str, float]]
+
+
+def drawn_samples(plan: Plan) -> Samples:
+    """Return what draws the samples of a block anew: the numbers that the stage generate writes."""
+
+    def samples(cell: Cell, block: Block) -> np.ndarray | None:
+        data = plan.data_set(cell)
+        if data.observed is not None:
+            return read_planned(data, plan.config["observed"][data.observed])[None, :]
+        if data.file is None:
+            return None
+        mixture = plan.config["mixture"][data.mixture]
+        replicates = np.arange(block.first, block.stop)
+        key, parameters = key_from_hex(data.key), truth(mixture)
+        return draw(key, replicates, data.n_points, *parameters, mixture["allocation"])
+
+    return samples
+
+
+def compute_block(
+    plan: Plan, task: Task, samples: Samples, store: Path, locks: Locks, mapping: Mapping = map
+) -> float | None:
+    """Compute a block into the store.
+
+    Returns
+    -------
+    float or None
+        Seconds; None if another process is computing some of these replicates.
+    """
+    cell, block = task
+    began = time.perf_counter()
+    with locks.claim(cell.content, block.first, block.stop) as mine:
+        if not mine:
+            return None
+        if is_stored(folder := folder_of(store, cell.content), block):
+            return 0.0  # another process has finished it since it was found missing
+        fits, traces = fit_block(plan, cell, samples(cell, block), block, mapping)
+        write_block(folder, block, fits, traces)
+    return time.perf_counter() - began
+
+
+class Shard(NamedTuple):
+    """Every `of`-th block of a plan from the `number`-th on, counted from 1."""
+
+    number: int
+    of: int
+
+
+def complete(plan: Plan, samples: Samples, shard: Shard | None = None) -> Stored:
+    """Compute every block of a plan, or of a shard of it, that the store lacks.
+
+    What other processes are computing is waited for, and taken up if they end without it.
+    """
+    store = Path(plan.config["store_dir"])
+    blocks = {cell.content: stored_blocks(folder_of(store, cell.content)) for cell in plan.cells}
+    tasks = _missing(plan, blocks, shard)
+    new, n_fits = {task.cell.id for task in tasks}, sum(task.block.n_fits for task in tasks)
+    reused = len(plan.cells) - len(new)
+    log.info("fit: cells: %d reused, %d new (%d fits to run)", reused, len(new), n_fits)
+    timings: list[tuple[str, float]] = []
+    patience = FIRST_LOOK
+    locks = Locks(store)
+    try:
+        while tasks:
+            theirs: set[str] = set()
+            for task, seconds in _by_threads(plan, tasks, samples, store, locks):
+                if seconds is None:
+                    theirs.add(task.cell.content)
+                else:
+                    blocks[task.cell.content].append(task.block)
+                    timings.append((task.cell.id, seconds))
+            if theirs:
+                if patience == FIRST_LOOK:
+                    log.info("fit: another run is computing %d of the cells: waiting", len(theirs))
+                time.sleep(patience)
+                patience = min(2.0 * patience, LAST_LOOK)
+                blocks |= {content: stored_blocks(folder_of(store, content)) for content in theirs}
+            tasks = _missing(plan, blocks, shard) if theirs else []
+    finally:
+        locks.close()
+    return Stored(blocks, timings)
+
+
+def _missing(plan: Plan, blocks: dict[str, list[Block]], shard: Shard | None) -> list[Task]:
+    """Return the tasks that complete the plan's cells; those of one content share their blocks."""
+    tasks: list[Task] = []
+    place = 0
+    distinct = {cell.content: cell for cell in reversed(plan.cells)}
+    for cell in reversed(distinct.values()):
+        stored, size = blocks[cell.content], block_size(plan, cell)
+        if shard is None:
+            found = missing_blocks(cell.replicates, cell.starts, stored, size)
+            tasks += [Task(cell, block) for block in found]
+            continue
+        for block in blocks_of_shard(cell.replicates, cell.starts, stored, size):
+            if block is not None and place % shard.of == shard.number - 1:
+                tasks.append(Task(cell, block))
+            place += 1
+    return tasks
+
+
+def _by_threads(
+    plan: Plan, tasks: Sequence[Task], samples: Samples, store: Path, locks: Locks
+) -> Iterator[tuple[Task, float | None]]:
+    """Run tasks on a pool of threads; yield each with its result, in task order."""
+    # The points of one large sample are shared out too.
+    helpers = ThreadPoolExecutor(plan.workers)
+
+    def work(task: Task) -> float | None:
+        return compute_block(plan, task, samples, store, locks, helpers.map)
+
+    results: dict[int, float | None] = {}
+    pool = ThreadPoolExecutor(plan.workers)
+    try:
+        with progress("fit", sum(task.block.n_fits for task in tasks)) as advance:
+            for index, seconds in _in_flight(pool, work, tasks, 2 * plan.workers):
+                results[index] = seconds
+                advance(tasks[index].block.n_fits)
+    finally:
+        # After an interruption nobody waits for the blocks in hand.
+        pool.shutdown(wait=False, cancel_futures=True)
+        helpers.shutdown(wait=False, cancel_futures=True)
+    yield from ((task, results[index]) for index, task in enumerate(tasks))
+
+
+def _in_flight(
+    pool: ThreadPoolExecutor,
+    work: Callable[[Task], float | None],
+    tasks: Sequence[Task],
+    most: int,
+) -> Iterator[tuple[int, float | None]]:
+    """Yield (task index, result) as tasks end, with at most `most` in the pool's hands."""
+    waiting = iter(range(len(tasks)))
+    running: dict[Future[float | None], int] = {}
+    while True:
+        for index in islice(waiting, most - len(running)):
+            running[pool.submit(work, tasks[index])] = index
+        if not running:
+            return
+        done, _ = wait(running, return_when=FIRST_COMPLETED)
+        for future in done:
+            yield running.pop(future), future.result()

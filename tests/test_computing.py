@@ -1,0 +1,148 @@
+"""Blocks computed by several processes: locks, shards, and two runs at once on one store."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from threading import Timer
+
+import pandas as pd
+import pytest
+
+from pipeline.computing import Shard, complete, drawn_samples
+from pipeline.config import compose
+from pipeline.locks import Locks
+from pipeline.planning import make_plan
+from pipeline.store import folder_of, stored_blocks
+from tests.conftest import ROOT
+
+CONTENT = "0" * 55 + "123456789"
+STUDY = (
+    "experiment=notebook",
+    "model=[free]",
+    "init=[random_points,kmeans_pp]",
+    "sample_sizes=[40,100]",
+    "replicates=3000",
+    "schedule=converge",
+    "schedule.record_replicates=5",
+    "tracking=none",
+    "report=minimal",
+)
+CLAIM = """
+import sys
+from pathlib import Path
+from pipeline.locks import Locks
+with Locks(Path(sys.argv[1])).claim(sys.argv[2], int(sys.argv[3]), int(sys.argv[4])) as mine:
+    print(mine, flush=True)
+    sys.stdin.read()
+"""
+
+
+def other_process(store: Path, first: int, stop: int) -> subprocess.Popen:
+    line = [sys.executable, "-c", CLAIM, str(store), CONTENT, str(first), str(stop)]
+    return subprocess.Popen(
+        line, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no fcntl: nothing is locked")
+def test_overlapping_replicates_exclude_each_other_until_their_process_ends(tmp_path):
+    locks = Locks(tmp_path)
+    holder = other_process(tmp_path, 10, 20)
+    assert holder.stdout.readline() == "True\n"
+    for first, stop, free in ((0, 10, True), (19, 30, False), (12, 13, False), (20, 21, True)):
+        with locks.claim(CONTENT, first, stop) as mine:
+            assert mine == free
+    with locks.claim(CONTENT.replace("9", "8"), 10, 20) as mine:
+        assert mine, "another cell"
+    holder.kill()
+    holder.wait()
+    holder.stdin.close(), holder.stdout.close()
+    with locks.claim(CONTENT, 10, 20) as mine:
+        assert mine, "a killed process holds nothing"
+        late = other_process(tmp_path, 15, 16)
+        assert late.communicate()[0] == "False\n"
+    locks.close()
+
+
+def contents(store: Path) -> dict[str, bytes]:
+    paths = [path for path in store.rglob("*.parquet")]
+    return {path.relative_to(store).as_posix(): path.read_bytes() for path in paths}
+
+
+def test_shards_together_make_the_store_of_an_ordinary_run(workspace):
+    plan, _ = make_plan(compose([*STUDY, "store_dir=whole"]))
+    complete(plan, drawn_samples(plan))
+    sharded, _ = make_plan(compose([*STUDY, "store_dir=shards"]))
+    computed = [complete(sharded, drawn_samples(sharded), Shard(k, 3)).timings for k in (3, 1, 2)]
+    assert all(computed), "every shard has its part"
+    assert contents(Path("shards")) == contents(Path("whole"))
+    assert not complete(sharded, drawn_samples(sharded)).timings, "nothing is left to do"
+
+
+def test_a_shard_keeps_its_blocks_whatever_the_others_have_done(workspace):
+    plan, _ = make_plan(compose([*STUDY, "store_dir=a"]))
+    complete(plan, drawn_samples(plan), Shard(1, 2))
+    alone = set(contents(Path("a")))
+    complete(plan, drawn_samples(plan), Shard(2, 2))
+    other, _ = make_plan(compose([*STUDY, "store_dir=b"]))
+    complete(other, drawn_samples(other), Shard(2, 2))
+    assert set(contents(Path("b"))) == set(contents(Path("a"))) - alone
+
+
+def test_the_command_computes_a_shard_and_then_assembles(command, workspace):
+    study = [*STUDY, "replicates=40"]
+    for shard in ("1/2", "2/2"):
+        done = command("pipeline", *study, f"shard={shard}")
+        assert done.returncode == 0, done.stderr
+        assert f"shard {shard[0]} of 2" in done.stderr
+    assert not Path("results").exists()
+    done = command("pipeline", *study)
+    assert done.returncode == 0, done.stderr
+    assert "cells: 4 reused, 0 new" in done.stderr
+    refused = command("pipeline.stages.plan", *study, "shard=1/2")
+    assert refused.returncode == 2 and refused.stderr.startswith("error: shard")
+
+
+def test_two_runs_at_once_share_the_work(workspace):
+    def start(name: str) -> subprocess.Popen:
+        line = [sys.executable, "-m", "pipeline", *STUDY, f"results_dir={name}"]
+        return subprocess.Popen(
+            line, env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}, stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL, text=True,
+        )  # fmt: skip
+
+    first, second = start("one"), start("two")
+    said = [run.communicate()[1] for run in (first, second)]
+    assert first.returncode == second.returncode == 0, said
+    plan, _ = make_plan(compose([*STUDY]))
+    folders = [folder_of(Path(".cells"), cell.content) for cell in plan.cells]
+    n_blocks = sum(len(stored_blocks(folder)) for folder in folders)
+    blocks = [pd.read_parquet(f"{name}/notebook/timings.parquet") for name in ("one", "two")]
+    worked = [(rows[rows["what"] == "block"]["seconds"] > 0.0).sum() for rows in blocks]
+    assert sum(worked) == n_blocks, "no block was computed twice"
+    for part in ("fits", "traces", "convergence.csv"):
+        paths = sorted(path for path in Path("one/notebook").rglob("*") if part in str(path))
+        for path in filter(Path.is_file, paths):
+            assert path.read_bytes() == Path("two", *path.parts[1:]).read_bytes()
+
+
+def test_what_a_killed_run_was_computing_is_taken_up(workspace, caplog):
+    caplog.set_level("INFO")
+    plan, _ = make_plan(compose([*STUDY, "replicates=20"]))
+    content = plan.cells[0].content
+    line = [sys.executable, "-c", CLAIM, ".cells", content, "0", "20"]
+    holder = subprocess.Popen(
+        line, env={"PYTHONPATH": str(ROOT)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    holder.stdout.readline()
+    killer = Timer(2.0, holder.kill)
+    killer.start()
+    began = time.monotonic()
+    stored = complete(plan, drawn_samples(plan))
+    assert time.monotonic() - began > 1.0
+    assert "another run is computing 1 of the cells" in caplog.text
+    assert sum(block.n_fits for block in stored.blocks[content]) == 20
+    killer.join()
+    holder.wait()
+    holder.stdin.close(), holder.stdout.close()
