@@ -12,11 +12,12 @@ from typing import Any
 
 from hydra.errors import HydraException
 
+from pipeline.command import exit_status
 from pipeline.config import CONF, checked, compose
 from pipeline.errors import InputError
 from pipeline.plan import digest, read_plan
 from pipeline.planning import make_plan
-from pipeline.stages import exit_status, timed
+from pipeline.stages import timed
 from pipeline.tables import read_statistics
 from pipeline.terminal import print_help, print_summary
 

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.command import exit_status
 from pipeline.errors import InputError
 from pipeline.reference import GROUPS, figures, keys, markdown, options
-from pipeline.stages import exit_status
 from pipeline.terminal import console
 
 FIGURES, KEYS = "figures", "keys"

@@ -8,7 +8,7 @@ twice, and both write the same bytes.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 try:
@@ -35,6 +35,10 @@ class Locks:
     def close(self) -> None:
         """Give up every lock of this process on the store."""
         self._file.close()
+
+    def claim_all(self, content: str) -> AbstractContextManager[bool]:
+        """Lock every replicate of a cell, as `claim` does."""
+        return self.claim(content, 0, 1 << REPLICATE_BITS)
 
     @contextmanager
     def claim(self, content: str, first: int, stop: int) -> Iterator[bool]:

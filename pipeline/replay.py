@@ -15,11 +15,12 @@ import pandas as pd
 import pyarrow as pa
 
 from pipeline.blocks import fit_block
+from pipeline.command import EXIT_ERROR, exit_status
 from pipeline.core.random import key_from_hex
 from pipeline.core.sampling import draw
 from pipeline.errors import InputError
 from pipeline.plan import Cell, Plan, read_plan, read_planned, truth
-from pipeline.stages import EXIT_ERROR, exit_status, folders
+from pipeline.stages import folders
 from pipeline.store import Block
 from pipeline.tables import (
     fits_schema,

@@ -16,9 +16,10 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import chi2
 
+from pipeline.command import exit_status
 from pipeline.errors import InputError
 from pipeline.plan import read_plan
-from pipeline.stages import exit_status, folders
+from pipeline.stages import folders
 from pipeline.statistics.presentation import MISSING, rounded
 from pipeline.statistics.sizes import is_share, replicates_behind
 from pipeline.tables import read_statistics

@@ -8,13 +8,13 @@ import yaml
 
 from pipeline.__main__ import main
 from pipeline.checks import FACTORS
+from pipeline.command import exit_status
 from pipeline.config import CONF, compose
 from pipeline.core.algorithms import ALGORITHMS, Options
 from pipeline.core.starts import INITS
 from pipeline.errors import InputError
 from pipeline.planning import make_plan
 from pipeline.schema import Init
-from pipeline.stages import exit_status
 
 FILES = sorted(path for path in CONF.rglob("*.yaml") if path.parent != CONF)
 

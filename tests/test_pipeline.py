@@ -15,8 +15,8 @@ from scipy.stats import norm
 
 from pipeline import blocks
 from pipeline.__main__ import job_folder, main, run_stages
+from pipeline.command import exit_status
 from pipeline.config import compose
-from pipeline.stages import exit_status
 from pipeline.stages.aggregate import aggregate
 from pipeline.stages.fit import fit
 from pipeline.stages.generate import generate

@@ -9,8 +9,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from pipeline.command import exit_status
 from pipeline.errors import InputError, TrackingError
-from pipeline.stages import exit_status, folders, params, timed
+from pipeline.stages import folders, params, timed
 
 ROOT = Path(__file__).resolve().parent.parent
 

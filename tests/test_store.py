@@ -1,5 +1,6 @@
 """The store: what is missing, what is damaged, and rows whatever the blocks."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +10,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.computing import complete, drawn_samples
+from pipeline.config import compose
+from pipeline.errors import InputError
+from pipeline.plan import Plan, write_plan
+from pipeline.planning import make_plan
 from pipeline.store import (
     Block,
     assembled,
+    folder_of,
     missing_blocks,
     read_table,
     stored_blocks,
     write_block,
 )
+from pipeline.store.__main__ import main
 
 STARTS = 2
 
@@ -100,3 +108,55 @@ def test_a_damaged_block_is_told_and_left_out(tmp_path: Path, caplog, table: str
     store(tmp_path, bad)
     assert stored_blocks(tmp_path) == [good, bad]
     assert read_table(tmp_path, bad, "fits").equals(rows_of(bad)[0])
+
+
+def study(*overrides: str) -> Plan:
+    settings = ["experiment=notebook", "model=[free]", "init=[kmeans_pp]", "replicates=4"]
+    settings += ["schedule=converge", "tracking=none", *overrides]
+    plan, _ = make_plan(compose(settings))
+    complete(plan, drawn_samples(plan))
+    return plan
+
+
+def test_the_store_is_listed_verified_and_pruned(workspace, capsys):
+    needed, extra = study(), study("seed=2")
+    write_plan(needed, Path("results/notebook"))
+    folders = {
+        name: folder_of(Path(".cells"), plan.cells[0].content)
+        for name, plan in (("needed", needed), ("extra", extra))
+    }
+    assert main([]) == 0
+    listed = capsys.readouterr().out
+    for name, row in (("needed", needed.cells[0].id), ("extra", "no plan")):
+        (line,) = [text for text in listed.splitlines() if folders[name].name[:12] in text]
+        assert row in line
+    assert "2 contents" in listed
+    assert main(["verify"]) == 0
+    assert "2 blocks read, 0 damaged" in capsys.readouterr().out
+    (block,) = folders["needed"].glob("*.fits.parquet")
+    block.write_bytes(block.read_bytes()[:-100])
+    assert main(["verify"]) == 1
+    told = capsys.readouterr().out
+    assert str(block) in told and "1 damaged" in told
+    assert main(["prune", "--dry-run"]) == 0
+    assert "1 contents that no plan needs" in capsys.readouterr().out
+    assert folders["extra"].is_dir()
+    assert main(["prune"]) == 0
+    assert not folders["extra"].exists() and folders["needed"].is_dir()
+    # The damaged one is computed again.
+    assert [cell for cell, _ in complete(needed, drawn_samples(needed)).timings]
+    assert main(["verify"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["shrink"], "argument: got 'shrink'; allowed: list, verify, prune"),
+        (["verify", "--dry-run"], "allowed: with prune"),
+        (["store_dir=nowhere"], "nowhere is no folder"),
+        (["results_dir=nowhere"], "results_dir: got 'nowhere'"),
+    ],
+)
+def test_bad_arguments_are_told(workspace, arguments, text):
+    with pytest.raises(InputError, match=re.escape(text)):
+        main(arguments)

@@ -5,9 +5,6 @@ folder may be named instead, and without arguments the experiments of `params.ya
 """
 
 import inspect
-import logging
-import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,21 +15,15 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from pipeline.errors import InputError, TrackingError
+from pipeline.command import exit_status
+from pipeline.errors import InputError
 from pipeline.files import atomic_write
-
-log = logging.getLogger(__name__)
 
 PARAMS = Path("params.yaml")
 RESULTS_DIR = "results"
 TIMINGS = "timings.parquet"
 
 ARGUMENTS = "[experiment=NAME] [results_dir=DIR] [FOLDER]   (default: those of params.yaml)"
-
-EXIT_ERROR = 1
-EXIT_INPUT = 2
-EXIT_TRACKING = 3
-EXIT_INTERRUPTED = 130
 
 
 def params() -> dict[str, Any]:
@@ -100,31 +91,6 @@ def run(stage: Callable[[Path], None]) -> None:
                 stage(folder)
 
     sys.exit(exit_status(work))
-
-
-def exit_status(work: Callable[[], int | None]) -> int:
-    """Do the work and return its status; tell errors that are the user's in a line or two."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("alembic", "mlflow", "numba", "matplotlib", "PIL"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        return work() or 0
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_INPUT
-    except TrackingError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_TRACKING
-    except OSError as error:
-        where = f": {error.filename}" if error.filename else ""
-        print(f"error: {error.strerror or error}{where}", file=sys.stderr)
-        return EXIT_ERROR
-    except KeyboardInterrupt:
-        line = "interrupted: finished blocks are kept; the same command goes on from there"
-        print(line, file=sys.stderr, flush=True)
-        # Threads in compiled code cannot be stopped; files appear whole or not at all.
-        os._exit(EXIT_INTERRUPTED)
 
 
 @contextmanager

@@ -10,11 +10,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pipeline.command import exit_status
 from pipeline.config import compose
 from pipeline.errors import InputError
 from pipeline.plan import Plan, write_plan
 from pipeline.planning import make_plan
-from pipeline.stages import exit_status, params, timed
+from pipeline.stages import params, timed
 from pipeline.statistics.claims import check as check_claims
 
 log = logging.getLogger(__name__)

@@ -76,8 +76,25 @@ def read_table(folder: Path, block: Block, table: str) -> pa.Table:
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
         rows = file.read()
     if (rows.schema.metadata or {}).get(NAME.encode()) != f"{folder.name}/{path.name}".encode():
-        raise OSError(f"{path} is not the block that its name says")
+        raise OSError("not the block that its name says")
     return rows.replace_schema_metadata()
+
+
+def contents(store: Path) -> list[Path]:
+    """Return the folders of the contents that a store has anything of."""
+    return sorted(path for path in store.glob("??/*") if path.is_dir())
+
+
+def damage(folder: Path, block: Block) -> str | None:
+    """Read a block and return what is wrong with it, None if it is whole."""
+    try:
+        n_rows = read_table(folder, block, "fits").num_rows
+        read_table(folder, block, "traces")
+    except (OSError, ValueError, pa.ArrowException) as error:
+        return f"{_path(folder, block, 'fits')}: {' '.join(str(error).split())}"
+    if n_rows != block.n_fits:
+        return f"{_path(folder, block, 'fits')}: {n_rows} rows, not {block.n_fits}"
+    return None
 
 
 def stored_blocks(folder: Path) -> list[Block]:
@@ -88,12 +105,7 @@ def stored_blocks(folder: Path) -> list[Block]:
         if match is None:
             continue
         block = Block(*map(int, match.groups()))
-        try:
-            whole = read_table(folder, block, "fits").num_rows == block.n_fits
-            read_table(folder, block, "traces")
-        except (OSError, ValueError, pa.ArrowException):
-            whole = False
-        if whole:
+        if damage(folder, block) is None:
             blocks.append(block)
         else:
             log.warning("stored block %s is damaged: computed again", path)

@@ -1,0 +1,172 @@
+"""The store of finished blocks of fits: what is in it, whether it is whole, what nobody needs.
+
+    python -m pipeline.store                   (list: cells, blocks, fits, size)
+    python -m pipeline.store verify            (read every block; exit 1 if one is damaged)
+    python -m pipeline.store prune --dry-run   (what no plan needs)
+    python -m pipeline.store prune             (remove it)
+
+Options: store_dir=DIR (default .cells), results_dir=DIR (default results; may be given several
+times): the plans below it say what is needed. Everything in a store can be computed again.
+"""
+
+import logging
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Table
+
+from pipeline.command import EXIT_ERROR, exit_status
+from pipeline.errors import InputError
+from pipeline.locks import Locks
+from pipeline.plan import FILE, read_plan
+from pipeline.store import BLOCK_NAME, Block, contents, damage
+
+log = logging.getLogger(__name__)
+
+ACTIONS = ("list", "verify", "prune")
+DRY_RUN = "--dry-run"
+MOST_LINES = 20  # about damaged blocks
+WIDTH = 120  # of what does not go to a terminal
+
+
+class Entry(NamedTuple):
+    """What the store holds of one content: `needed` names the cells of plans that it belongs to."""
+
+    folder: Path
+    blocks: list[Block]
+    n_bytes: int
+    needed: list[str]
+
+
+def entries(store: Path, results: Sequence[Path]) -> Iterator[Entry]:
+    """Yield what is in a store, by content.
+
+    Raises
+    ------
+    InputError
+        If a plan below the results folders cannot be read.
+    """
+    cells = _cells_of_plans(store, results)
+    for folder in contents(store):
+        files = [path for path in folder.iterdir() if path.is_file()]
+        found = [BLOCK_NAME.fullmatch(path.name) for path in files]
+        blocks = sorted(Block(*map(int, match.groups())) for match in found if match)
+        n_bytes = sum(path.stat().st_size for path in files)
+        yield Entry(folder, blocks, n_bytes, cells.get(folder.name, []))
+
+
+def _cells_of_plans(store: Path, results: Sequence[Path]) -> dict[str, list[str]]:
+    """Return the cells, `<results folder>: <cell>`, that belong to each content of a store."""
+    cells: dict[str, list[str]] = {}
+    for path in sorted(path for folder in results for path in folder.rglob(FILE)):
+        plan = read_plan(path.parent)
+        if Path(plan.config["store_dir"]).resolve() == store.resolve():
+            for cell in plan.cells:
+                cells.setdefault(cell.content, []).append(f"{path.parent}: {cell.id}")
+    return cells
+
+
+def list_store(found: Sequence[Entry], page: Console) -> None:
+    """Print a line for each content, and the sum."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("content", no_wrap=True)
+    for name in ("blocks", "fits", "size"):
+        table.add_column(name, justify="right")
+    table.add_column("needed by", overflow="fold")
+    for entry in found:
+        more = f" and {len(entry.needed) - 1} more" if len(entry.needed) > 1 else ""
+        needed = f"{entry.needed[0]}{more}" if entry.needed else "no plan"
+        table.add_row(
+            entry.folder.name[:12],
+            f"{len(entry.blocks):,}",
+            f"{sum(block.n_fits for block in entry.blocks):,}",
+            decimal(entry.n_bytes),
+            needed,
+        )
+    page.print(table)
+    page.print(f"{len(found):,} contents, {decimal(sum(entry.n_bytes for entry in found))}")
+
+
+def verify(found: Sequence[Entry], page: Console) -> int:
+    """Read every block, print those that are damaged, and return the status of the command."""
+    n_blocks = n_damaged = 0
+    for entry in found:
+        for block in entry.blocks:
+            n_blocks += 1
+            if (reason := damage(entry.folder, block)) is not None:
+                n_damaged += 1
+                if n_damaged <= MOST_LINES:
+                    page.print(reason, soft_wrap=True)
+    after = "; the next run computes them again" if n_damaged else ""
+    page.print(f"{n_blocks:,} blocks read, {n_damaged:,} damaged{after}")
+    return EXIT_ERROR if n_damaged else 0
+
+
+def prune(found: Sequence[Entry], store: Path, page: Console, dry_run: bool) -> None:
+    """Remove the contents that no plan needs, but those that a run is computing."""
+    removed = n_bytes = 0
+    locks = Locks(store)
+    for entry in found:
+        if entry.needed:
+            continue
+        with locks.claim_all(entry.folder.name) as mine:
+            if not mine:
+                page.print(f"{entry.folder}: in use by a run, kept")
+                continue
+            removed, n_bytes = removed + 1, n_bytes + entry.n_bytes
+            if not dry_run:
+                shutil.rmtree(entry.folder)
+    locks.close()
+    verb = "would be removed" if dry_run else "removed"
+    page.print(f"{removed:,} contents that no plan needs, {decimal(n_bytes)}: {verb}")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Do what the command line asks for."""
+    if {"-h", "--help"} & set(arguments):
+        print(__doc__)
+        return 0
+    action, store, results, dry_run = _parsed(arguments)
+    if not store.is_dir():
+        raise InputError(f"store_dir: {store} is no folder; allowed: the store of earlier runs")
+    page = Console(width=None if sys.stdout.isatty() else WIDTH, markup=False, highlight=False)
+    found = list(entries(store, results))
+    if action == "verify":
+        return verify(found, page)
+    if action == "prune":
+        prune(found, store, page, dry_run)
+    else:
+        list_store(found, page)
+    return 0
+
+
+def _parsed(arguments: Sequence[str]) -> tuple[str, Path, list[Path], bool]:
+    action, store, results = ACTIONS[0], Path(".cells"), []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if argument in ACTIONS:
+            action = argument
+        elif equals and key == "store_dir":
+            store = Path(value)
+        elif equals and key == "results_dir":
+            if not Path(value).is_dir():
+                raise InputError(f"results_dir: got {value!r}; allowed: a folder that is there")
+            results.append(Path(value))
+        elif argument != DRY_RUN:
+            raise InputError(
+                f"argument: got {argument!r}; allowed: {', '.join(ACTIONS)}, {DRY_RUN}, "
+                "store_dir=DIR, results_dir=DIR"
+            )
+    dry_run = DRY_RUN in arguments
+    if dry_run and action != "prune":
+        raise InputError(f"{DRY_RUN}: {action} changes nothing; allowed: with prune")
+    return action, store, results or [Path("results")], dry_run
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(lambda: main(sys.argv[1:])))
