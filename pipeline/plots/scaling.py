@@ -218,7 +218,7 @@ def scaling_laws(group: Group) -> Figure | None:
         return None
     figure = Figure(figsize=(WIDTH, WIDTH))
     panels: list[Panel] = []
-    names = {id(law): text for lines in together.values() for law, text in _law_names(lines)}
+    names = _law_names([law for lines in together.values() for law in lines])
     looks = series_looks(sorted(set(names.values()), key=list(names.values()).index))
     predicted = False
     columns = columns_for(len(together), 3)
@@ -264,12 +264,17 @@ def _limit(axes: Axes, lines: Sequence[Law]) -> None:
     axes.set_ylim(bottom=max(axes.get_ylim()[0], smallest / 4.0))
 
 
-def _law_names(lines: Sequence[Law]) -> list[tuple[Law, str]]:
-    """Name lines by the labels in which they differ, or else by their own names."""
+def _law_names(lines: Sequence[Law]) -> dict[int, str]:
+    """Name lines, by id, by the labels in which any of them differ, or by their own names."""
     keys = [key for key in lines[0].labels if len({law.labels[key] for law in lines}) > 1]
-    names = []
+    names: dict[int, str] = {}
+    panels: dict[tuple[str, str], list[str]] = {}
     for law in lines:
         known = [(key, law.labels[key]) for key in keys if law.labels[key] is not None]
         texts = [Group.size_label(v) if key == "sample_size" else str(v) for key, v in known]
-        names.append((law, ", ".join(texts) or law.name))
+        beside = panels.setdefault((law.statistic, law.factor), [])
+        if not texts or ", ".join(texts) in beside:
+            texts.append(law.name)
+        names[id(law)] = ", ".join(texts)
+        beside.append(names[id(law)])
     return names

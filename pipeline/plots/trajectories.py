@@ -91,6 +91,7 @@ def log_likelihood_trajectories(group: Group) -> Figure | None:
         if len(values) and (span := float(np.ptp(values))) > 0:
             panel.axes.set_ylim(values.min() - 0.15 * span, values.max() + 0.08 * span)
         panel.axes.yaxis.set_major_locator(MaxNLocator(5))
+        panel.axes.tick_params(axis="y", labelsize=7.5)  # seven characters and more
         iteration_axis(panel.axes, shown["iteration"].max())
         panel.axes.set_ylabel("log-likelihood")
     if group.truth is not None:
