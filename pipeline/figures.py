@@ -58,33 +58,113 @@ FIGURES = (
         "the sample's likelihood, not at the truth.",
     ),
     FigureKind(
-        "gap_profile",
+        "log_likelihood_gap",
         "trajectories",
+        "Speed of one fit",
+        "Gap between the log-likelihood of one fit (replicate 0, start 0) at an iteration and its "
+        "last one. EM converges linearly: a straight line here. Dashed: the slope of theory, by "
+        "which the gap falls like rate²ᵗ with the iteration t; rate is the largest eigenvalue of "
+        "the EM map's derivative at the estimate. The line runs through the last point that the "
+        "arithmetic can tell: look how early the curve has joined it. Only plain EM has this rate. "
+        "Against map evaluations (of EM: iterations) where algorithms differ. Gaps that are "
+        "rounding are not drawn.",
+    ),
+    FigureKind(
+        "log_likelihood_gap_bands",
+        "bands",
         "Log-likelihood still to be gained",
-        "Gap between a fit's last log-likelihood and its value at the iteration: median over fits "
-        "(line) and the range from the 10 % to the 90 % quantile (band). A fit that has stopped "
-        "counts with gap 0; gaps below 10⁻¹⁰ are not drawn; the axis ends where nine in ten fits "
-        "have stopped.",
+        "Gap to the best log-likelihood that any fit of the study reached on the same sample: "
+        "median over replicates (line) and range from the 10 % to the 90 % quantile (band). A fit "
+        "that has stopped is carried at its last row, a failed one at infinity (a band that runs "
+        "into the upper edge). A curve that levels off shows fits at other optima. The triangle on "
+        "the axis: half of the fits have stopped; it ends where 95 % have. More than four curves "
+        "are drawn without bands.",
+    ),
+    FigureKind(
+        "distance_to_fixed_point_bands",
+        "bands",
+        "Distance to the fixed point",
+        "Largest difference of a parameter from the fit's own last row, in units (1 for weights, "
+        "the sample's standard deviation for means and scales): median and 10 % to 90 % range over "
+        "replicates. A fit that has stopped is carried there, at distance 0; one that did not "
+        "converge is infinitely far. The triangle: half of the fits have stopped.",
+    ),
+    FigureKind(
+        "distance_to_truth_bands",
+        "bands",
+        "Distance to the truth",
+        "Largest difference of a parameter from the truth, in the same units: median and 10 % to "
+        "90 % range over replicates. The curves level off where the sample's own error is larger "
+        "than what iterations still change: more of them do not help there. Fits that have stopped "
+        "are carried at their last row, failures too. The triangle: half of the fits have stopped.",
     ),
     FigureKind(
         "iterations_distribution",
-        "summaries",
+        "profiles",
         "Iterations needed",
-        "Share of all fits that had converged by an iteration. Fits that failed or were cut off "
-        "stay in the denominator: their share is what the curve lacks to 100 %.",
+        "Share of all fits that have converged by then (cumulative incidence, with its pointwise "
+        "95 % interval). Failures compete: their share (dotted) is what a curve never gains. Fits "
+        "that the largest number of iterations cut off are censored. Against map evaluations where "
+        "algorithms differ, as their iterations differ in cost.",
+    ),
+    FigureKind(
+        "log_likelihood_gap_profiles",
+        "profiles",
+        "Cost of coming near the best",
+        "Share of fits whose log-likelihood has come within a fixed gap of the best one known for "
+        "their sample, against the map evaluations spent; one line style per gap (fewer "
+        "gaps where there are many curves). What a curve lacks to 100 % failed or went to another "
+        "optimum.",
+    ),
+    FigureKind(
+        "distance_to_fixed_point_profiles",
+        "profiles",
+        "Cost of coming near the fixed point",
+        "Share of fits that have come within a fixed distance of their own fixed point (largest "
+        "difference of a parameter, in units), against the map evaluations spent. The way from one "
+        "line style to the next is what further digits cost.",
+    ),
+    FigureKind(
+        "algorithm_performance",
+        "profiles",
+        "Algorithms compared",
+        "Performance profiles (Dolan and Moré 2002): share of fits that an algorithm finished with "
+        "at most so many times the map evaluations (cost) of the fastest one on the same sample "
+        "from the same start. At 1: how often it was the fastest. To the right: how many it "
+        "finished at all.",
+    ),
+    FigureKind(
+        "init_performance",
+        "profiles",
+        "Inits compared",
+        "The same for inits: share of samples that were solved with at most so many times the map "
+        "evaluations of the best init. An init with several starts pays for all of them, and is "
+        "credited with each that converged.",
     ),
     FigureKind(
         "outcome_shares",
-        "summaries",
+        "outcomes",
         "Outcomes",
         "How the fits ended. The counts are in the table of outcomes.",
     ),
     FigureKind(
         "error_against_n",
-        "summaries",
+        "scaling",
         "Error against sample size",
         "Root mean squared error over fits with a finite estimate, with bars of one Monte-Carlo "
-        "standard error. The dotted line falls like 1/√n, the rate of a regular estimator, from "
-        "the median of the smallest size.",
+        "standard error. Where the experiment asks for slopes the fitted line is drawn and its "
+        "slope given with its standard error. Dotted, from the least error at the smallest size: "
+        "the slope that a claim of the experiment predicts, or 1/√n, a regular estimator's. Points "
+        "of several curves stand a little aside of their size. "
+        "Parameters whose errors are the same numbers share a panel.",
+    ),
+    FigureKind(
+        "scaling_laws",
+        "scaling",
+        "Scaling laws",
+        "Statistics against the factors that the experiment asks about, both logarithmic: bars of "
+        "one Monte-Carlo standard error (of quantiles: 95 % intervals), the fitted line over the "
+        "points that it was fitted to, and its slope with its standard error. Dotted: the slope "
+        "that a claim predicts. A line through several truths or models stands with the first.",
     ),
 )

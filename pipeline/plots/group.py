@@ -10,6 +10,7 @@ import pandas as pd
 
 from pipeline.core.mixture import Parameters
 from pipeline.plan import Cell, Plan
+from pipeline.plots.laws import Law, laws
 from pipeline.tables import REPRESENTATIVE
 
 FEWEST_FITS = 5  # a distribution over fewer is not one
@@ -42,6 +43,10 @@ class Group:
         The plan's: ``max_iter``, ``stop``, ``record``, ``record_replicates``, ``snapshots``.
     points
         The representative fit's sample by cell id, shape (n,).
+    methods
+        Of the algorithms, by their names in the configuration.
+    laws
+        Fitted lines whose first cell, in plan order, is one of these.
     """
 
     name: str
@@ -58,6 +63,8 @@ class Group:
     equal_weights: bool
     schedule: Mapping[str, Any]
     points: Mapping[str, np.ndarray]
+    methods: Mapping[str, str]
+    laws: tuple[Law, ...]
 
     @property
     def title(self) -> str:
@@ -89,7 +96,7 @@ class Group:
     @staticmethod
     def size_label(size: float) -> str:
         """Name a sample size."""
-        return "population" if size == math.inf else f"n = {size:g}"
+        return "population" if size == math.inf else f"n = {size_text(size)}"
 
     def label(self, cell: Cell) -> str:
         """Name a cell within its panel: its init, its algorithm, or both where both differ."""
@@ -127,6 +134,11 @@ class Group:
         return rows.sort_values("iteration", kind="stable")
 
 
+def size_text(size: float) -> str:
+    """Write a finite sample size: 4000, 100,000."""
+    return f"{size:.0f}" if size < 10_000 else f"{size:,.0f}"
+
+
 def parameters_of(row: pd.Series, n_components: int) -> Parameters:
     """Return the parameters in a row of ``fits`` or ``traces``, each (n_components,)."""
     return Parameters(
@@ -154,6 +166,11 @@ def groups(
     by_name: dict[str, list[Cell]] = {}
     for cell in plan.cells:
         by_name.setdefault(f"{cell.mixture or cell.observed}-{cell.model}", []).append(cell)
+    place = {cell.id: position for position, cell in enumerate(plan.cells)}
+    first = [
+        (min(law.cells, key=lambda cell: place[cell.id]), law)
+        for law in laws(plan, tables["convergence"], tables["slopes"])
+    ]
     return [
         Group(
             name=name,
@@ -163,6 +180,8 @@ def groups(
             equal_weights=plan.config["model"][cells[0].model]["weights"] == "equal",
             schedule=plan.config["schedule"],
             points={cell.id: points[cell.id] for cell in cells if cell.id in points},
+            methods={name: entry["method"] for name, entry in plan.config["algorithm"].items()},
+            laws=tuple(law for cell, law in first if cell in cells),
         )
         for name, cells in by_name.items()
     ]

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 STYLE = {
     "axes.grid": True,
@@ -50,6 +50,7 @@ BLUE, RED = "#2166ac", "#b2182b"
 
 LINE_STYLES: tuple[Any, ...] = ("solid", (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (3, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+FEWEST_TICKS = 3  # of a logarithmic axis
 WIDTH = 7.0  # inches: a page's text width
 
 
@@ -85,11 +86,11 @@ def series_colors(labels: Sequence[str]) -> dict[str, str]:
 
 
 def power_of_ten(value: float, _position: int = 0) -> str:
-    """Write a tick in plain characters: 0.05, 1, 10000, and 10⁻⁶ for powers beyond."""
+    """Write a tick in plain characters: 0.05, 1, 1000, and 10⁻⁶ for powers beyond."""
     if value <= 0:
         return "0"
     exponent = round(float(np.log10(value)))
-    if -2 <= exponent <= 4 or not np.isclose(value, 10.0**exponent, rtol=1e-6, atol=0.0):
+    if -2 <= exponent <= 3 or not np.isclose(value, 10.0**exponent, rtol=1e-6, atol=0.0):
         return f"{value:g}"
     return "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
@@ -118,6 +119,21 @@ def log_axis(axes: Axes, which: str = "y", *, short: bool = False) -> None:
         axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(power_of_ten))
     axis.set_minor_formatter(FuncFormatter(lambda _value, _position: ""))
+
+
+def few_log_ticks(axes: Axes, which: str = "y") -> None:
+    """Label a logarithmic axis of a decade or so at a few round numbers within its limits."""
+    axis = axes.yaxis if which == "y" else axes.xaxis
+    low, high = sorted(axes.get_ylim() if which == "y" else axes.get_xlim())
+    decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+    for within in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 6, 8), np.arange(1, 10, 0.5)):
+        ticks = np.multiply.outer(decades, within).ravel()
+        ticks = ticks[(ticks >= low * (1 - 1e-9)) & (ticks <= high * (1 + 1e-9))]
+        if len(ticks) >= FEWEST_TICKS:
+            break
+    axis.set_major_locator(FixedLocator(ticks.tolist()))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(power_of_ten))
 
 
 def legend_below(figure: Figure, source: Axes, columns: int = 5, extra: Sequence = ()) -> None:

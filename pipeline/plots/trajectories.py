@@ -1,81 +1,212 @@
-"""How one fit's log-likelihood and parameters, and many fits' gaps, move with the iteration."""
+"""How single fits move with the iteration: log-likelihood, its gap to the end, and parameters."""
+
+import math
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
-from pipeline.plots.group import FEWEST_FITS, PARAMETERS, Group
+from pipeline.plan import Cell
+from pipeline.plots.group import PARAMETERS, Group
+from pipeline.plots.panels import (
+    LEFT,
+    Look,
+    Panel,
+    accompanied,
+    add_axes,
+    arrange,
+    columns_for,
+    corner_notes,
+    curve_factor,
+    curve_names,
+    effort_axis,
+    legend_lines,
+    line_look,
+    series_looks,
+    size_panels,
+)
 from pipeline.plots.style import (
     LINE_STYLES,
     WIDTH,
     component_colors,
-    finished,
     iteration_axis,
-    legend_below,
     log_axis,
-    series_colors,
+    styled,
 )
-from pipeline.statistics.bands import gap_quantiles
+from pipeline.tables import REPRESENTATIVE
 
-GAP_FLOOR = 1e-10  # below it the gap is the arithmetic's
+SMALLEST_GAP = 1e-10
+ROUNDING = 2.0**-48  # of a log-likelihood: sixteen times its last digit
+FEWEST_ROWS = 2  # of a trace; two rows alone say nothing of the way
 MOST_STARTS = 10
 MOST_OVERLAID = 3  # components whose trajectories can be told apart for several inits at once
+TRUE_VALUE: Look = {"linestyle": "--", "linewidth": 0.9, "alpha": 0.7}
+THEORY: Look = {"color": "black", "linestyle": "--", "linewidth": 0.9}
+SHARED = "0.2"  # of a note that is about several curves
+TRUTH: Look = {"color": "black", "linestyle": "--", "alpha": 0.5}
 
 
-def _panels(
-    group: Group, rows: int = 1, height: float = 2.9, sharey: bool = True
-) -> tuple[Figure, np.ndarray]:
-    """Make `rows` x sample sizes axes, shape (rows, sizes), titled with the sizes."""
-    columns = len(group.sizes)
-    figure = Figure(figsize=(max(WIDTH, 2.3 * columns), height * rows + 0.6), layout="constrained")
-    axes = figure.subplots(rows, columns, sharey="row" if sharey else False, squeeze=False)
-    for column, size in zip(axes[0], group.sizes, strict=True):
-        column.set_title(group.size_label(size))
-    figure.suptitle(group.title)
-    return figure, axes
+def gap_floor(log_likelihood: float) -> float:
+    """Return the gap below which differences from this log-likelihood are the arithmetic's."""
+    return max(SMALLEST_GAP, ROUNDING * abs(log_likelihood))
 
 
-@finished
+@styled
 def log_likelihood_trajectories(group: Group) -> Figure | None:
     """Log-likelihood against iteration for replicate 0: a line per start, a colour per init."""
     traces = group.traces[(group.traces["replicate"] == 0) & (group.traces["start"] < MOST_STARTS)]
     if not traces["log_likelihood"].notna().any():
         return None
-    colors = series_colors(group.labels)
-    figure, panels = _panels(group, sharey=False)
-    for axes, size in zip(panels[0], group.sizes, strict=True):
-        cells = group.panel(size)
-        shown = traces[traces["cell"].isin([cell.id for cell in cells])]
-        for cell in cells:
-            for start, trace in shown[shown["cell"] == cell.id].groupby("start"):
-                axes.plot(
+    of_cell = dict(iter(traces.groupby("cell", sort=False)))
+    factor = curve_factor(group)
+    looks = series_looks(curve_names(group, factor))
+    figure, panels = size_panels(
+        group, factor, keep=lambda cell: cell.id in of_cell, share="", most_columns=3
+    )
+    handles = legend_lines(looks, panels)
+    for panel in panels:
+        for name, cell in panel.cells.items():
+            for start, trace in of_cell[cell.id].groupby("start"):
+                panel.axes.plot(
                     trace["iteration"],
                     trace["log_likelihood"],
-                    color=colors[group.label(cell)],
+                    **line_look(looks[name]),
                     alpha=1.0 if start == 0 else 0.4,
                     linewidth=1.4 if start == 0 else 0.8,
                     marker="o" if len(trace) <= 20 else None,
                     markersize=3,
-                    label=group.label(cell) if start == 0 else None,
+                    label=name if start == 0 else None,
                 )
-        at_truth = group.fits_of(cells[0]).query("replicate == 0")["log_likelihood_truth"]
-        for value in at_truth.head(1).dropna():
-            axes.axhline(value, color="black", linestyle="--", alpha=0.5, label="at the truth")
+        shown = pd.concat([of_cell[cell.id] for cell in panel.cells.values()])
+        fits = group.fits_of(next(iter(panel.cells.values())))
+        at_truth = fits.loc[fits["replicate"] == 0, "log_likelihood_truth"].head(1).dropna()
+        for value in at_truth:
+            panel.axes.axhline(value, **TRUTH)
         # A start can lie so low that it would flatten everything after it.
         values = shown.loc[shown["iteration"] > 0, "log_likelihood"]
-        values = pd.concat([values, at_truth.head(1)]).dropna()
+        values = pd.concat([values, at_truth]).dropna()
         if len(values) and (span := float(np.ptp(values))) > 0:
-            axes.set_ylim(values.min() - 0.15 * span, values.max() + 0.08 * span)
-        iteration_axis(axes, shown["iteration"].max() if len(shown) else 1)
-    panels[0, 0].set_ylabel("log-likelihood")
-    figure.suptitle(f"{group.title}: replicate 0")
-    legend_below(figure, panels[0, 0])
-    return figure
+            panel.axes.set_ylim(values.min() - 0.15 * span, values.max() + 0.08 * span)
+        panel.axes.yaxis.set_major_locator(MaxNLocator(5))
+        panel.axes.tick_params(axis="y", labelsize=7.5)  # seven characters and more
+        iteration_axis(panel.axes, shown["iteration"].max())
+        panel.axes.set_ylabel("log-likelihood")
+    if group.truth is not None:
+        handles.append(Line2D([], [], label="at the truth", **TRUTH))
+    title = f"{group.title}: replicate 0"
+    return arrange(figure, panels, title, handles, share="", left=LEFT + 0.18, height=2.0)
 
 
-@finished
+def theory_anchor(gaps: np.ndarray, iterations: np.ndarray, rate: float, floor: float) -> int:
+    """Return the row at which a gap is compared with the theoretical rate; -1 where there is none.
+
+    The last one that stands well above the arithmetic, and where the gap to the fit's last row is
+    that to the fixed point to within 1 %: what is left at the end, rate^(2 (T - t)) of it, is less.
+    """
+    if not 0.0 < rate < 1.0:
+        return -1
+    left = rate ** (2.0 * (iterations[-1] - iterations))
+    fit = np.flatnonzero((gaps > 100.0 * floor) & (left < 0.01))
+    return int(fit[-1]) if len(fit) else -1
+
+
+def _plain_rate(group: Group, cell: Cell) -> float:
+    """Return the theoretical rate of the representative fit where it is that of the gap, or nan."""
+    fits = group.fits_of(cell)
+    replicate, start = REPRESENTATIVE
+    (row,) = np.flatnonzero((fits["replicate"] == replicate) & (fits["start"] == start))
+    fit = fits.iloc[row]
+    # Where a penalty is maximised too, the log-likelihood alone has a slope at the fixed point.
+    if group.methods[cell.algorithm] != "em" or fit.get("log_penalty", 0.0) != 0.0:
+        return math.nan
+    return float(fit["rate_theory"])
+
+
+def rate_text(rate: float) -> str:
+    """Write a rate with three digits, and two of what it lacks to 1."""
+    if not 0.0 < rate < 1.0:
+        return f"{rate:.3g}"
+    digits = 3 if rate < 0.9 else 1 - math.floor(math.log10(1.0 - rate))
+    return f"{rate:.{max(3, digits)}f}"
+
+
+def _draw_gap(axes: Axes, trace: pd.DataFrame, axis: str, look: Look, name: str) -> float:
+    """Draw one fit's gap; return the last place to be seen, or nan."""
+    gaps = trace["log_likelihood"].to_numpy(dtype=float)
+    gaps = gaps[-1] - gaps
+    shown = gaps > gap_floor(trace["log_likelihood"].iloc[-1])
+    if not shown.any():
+        return math.nan
+    axes.plot(trace[axis][shown], gaps[shown], **line_look(look), label=name)
+    return float(trace[axis][shown].iloc[-1])
+
+
+def _draw_theory(axes: Axes, trace: pd.DataFrame, rate: float, last: float, name: str) -> bool:
+    """Draw the line of plain EM's rate up to `last`; tell whether there is one."""
+    iterations = trace["iteration"].to_numpy(dtype=float)
+    values = trace["log_likelihood"].to_numpy(dtype=float)
+    gaps = values[-1] - values
+    anchor = theory_anchor(gaps, iterations, rate, gap_floor(values[-1]))
+    if anchor < 0:
+        return False
+    slope = 2.0 * math.log(rate)
+    # Back to where the line would have begun, or met the height of the first iterate's gap.
+    top = math.log(gaps[1] / gaps[anchor]) / slope
+    ends = np.array([max(-iterations[anchor], top), last - iterations[anchor]])
+    line = gaps[anchor] * np.exp(slope * ends)
+    axes.plot(iterations[anchor] + ends, line, zorder=3, label=f"{name}, theory", **THEORY)
+    return True
+
+
+@styled
+def log_likelihood_gap(group: Group) -> Figure | None:
+    """Gap of one fit to its last log-likelihood, with the slope of EM's theoretical rate."""
+    traces = {cell.id: group.representative(cell) for cell in group.cells}
+    traces = {key: trace[np.isfinite(trace["log_likelihood"])] for key, trace in traces.items()}
+    factor = curve_factor(group)
+    looks = series_looks(curve_names(group, factor))
+    if not any(len(trace) > FEWEST_ROWS for trace in traces.values()):
+        return None
+    figure, panels = size_panels(
+        group, factor, keep=lambda cell: len(traces[cell.id]) > FEWEST_ROWS, share="y"
+    )
+    axis, axis_label = effort_axis(group)
+    ends: list[float] = []
+    rated = False
+    for panel in panels:
+        rates: dict[str, str] = {}
+        first = len(ends)
+        for name, cell in panel.cells.items():
+            trace = traces[cell.id]
+            ends.append(_draw_gap(panel.axes, trace, axis, looks[name], name))
+            rate = _plain_rate(group, cell)
+            text = f"rate {rate_text(rate)}"
+            if text in rates and not accompanied([panel]):
+                rates[text] = SHARED
+            elif _draw_theory(panel.axes, trace, rate, ends[-1], name):
+                rates[text] = SHARED if text in rates else looks[name]["color"]
+        corner_notes(panel.axes, list(rates.items()))
+        rated |= bool(rates)
+        longest = np.nanmax(ends[first:], initial=1.0)
+        iteration_axis(panel.axes, longest, logarithmic_from=np.inf)
+        panel.axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        panel.axes.set_xlabel(axis_label)
+        panel.axes.set_ylabel("log-likelihood gap to the fit's end")
+    if not np.isfinite(ends).any():
+        return None
+    log_axis(panels[0].axes)
+    handles = legend_lines(looks, panels)
+    if rated:
+        handles.append(
+            Line2D([], [], label="theory: falls like rate\N{SUPERSCRIPT TWO}ᵗ", **THEORY)
+        )
+    return arrange(figure, panels, f"{group.title}: replicate 0", handles, share="y", height=2.1)
+
+
+@styled
 def parameter_trajectories(group: Group) -> Figure | None:
     """Parameters of the representative fit against iteration: a colour per component."""
     names = [name for name in PARAMETERS if not (name == "weight" and group.equal_weights)]
@@ -83,33 +214,39 @@ def parameter_trajectories(group: Group) -> Figure | None:
     styles = dict(zip(labels, LINE_STYLES, strict=False))
     colors = component_colors(group.n_components)
     truth = group.comparable_truth
-    figure, panels = _panels(group, len(names), height=2.0)
-    for column, size in enumerate(group.sizes):
-        traces = {
-            group.label(cell): trace
-            for cell in group.panel(size)
-            if group.label(cell) in styles and len(trace := group.representative(cell))
-        }
-        longest = max((trace["iteration"].max() for trace in traces.values()), default=1)
-        for line, name in enumerate(names):
-            axes = panels[line, column]
-            for text, trace in traces.items():
+    traces = {
+        cell: trace
+        for cell in group.cells
+        if group.label(cell) in styles and len(trace := group.representative(cell))
+    }
+    if not traces:
+        return None
+    sizes = sorted({cell.sample_size for cell in traces})
+    columns = columns_for(len(sizes))
+    figure = Figure(figsize=(WIDTH, WIDTH))
+    panels: list[Panel] = []
+    first: dict[str, Axes] = {}
+    for place, size in enumerate(sizes):
+        block, column = divmod(place, columns)
+        cells = {group.label(cell): cell for cell in traces if cell.sample_size == size}
+        longest = max(traces[cell]["iteration"].max() for cell in cells.values())
+        for row, name in enumerate(names):
+            axes = add_axes(figure, first.get(name), "y")
+            first.setdefault(name, axes)
+            for text, cell in cells.items():
+                trace = traces[cell]
                 for k, color in enumerate(colors):
-                    axes.plot(
-                        trace["iteration"],
-                        trace[f"{name}_{k}"],
-                        color=color,
-                        linestyle=styles[text],
-                    )
+                    values = trace[f"{name}_{k}"]
+                    axes.plot(trace["iteration"], values, color=color, linestyle=styles[text])
             if truth is not None:
-                for k, color in enumerate(colors):
-                    value = getattr(truth, f"{name}s")[k]
-                    axes.axhline(value, color=color, linestyle="--", linewidth=0.9, alpha=0.7)
+                for value, color in zip(getattr(truth, f"{name}s"), colors, strict=True):
+                    axes.axhline(value, color=color, **TRUE_VALUE)
             iteration_axis(axes, longest)
-            if line < len(names) - 1:
-                axes.set_xlabel("")
-            if column == 0:
-                axes.set_ylabel(name)
+            axes.set_ylabel(name)
+            if row == 0:
+                axes.set_title(group.size_label(size))
+            line = block * len(names) + row
+            panels.append(Panel(axes, line, column, cells, ticks=row == len(names) - 1))
     handles = [
         Line2D([], [], color=color, label=f"component {k}") for k, color in enumerate(colors)
     ]
@@ -118,56 +255,9 @@ def parameter_trajectories(group: Group) -> Figure | None:
             Line2D([], [], color="0.3", linestyle=style, label=text)
             for text, style in styles.items()
         ]
-    figure.suptitle(f"{group.title}: replicate 0" + (f", {labels[0]}" if len(labels) == 1 else ""))
     if truth is not None:
-        handles.append(
-            Line2D([], [], color="0.3", linestyle="--", linewidth=0.9, alpha=0.7, label="truth")
-        )
-    legend_below(figure, panels[0, 0], extra=handles)
-    return figure
-
-
-def _gap_panel(group: Group, axes: Axes, size: float, colors: dict[str, str]) -> bool:
-    """Draw one size's gap profiles; tell whether there was anything to draw."""
-    cells = group.panel(size)
-    ends = [float(group.fits_of(cell)["n_iter"].quantile(0.9)) for cell in cells]
-    longest = max(1, int(max(ends)))
-    iterations = np.unique(np.geomspace(1, longest + 1, 200).round().astype(int) - 1)
-    drawn = False
-    for cell in cells:
-        low, middle, high = gap_quantiles(group.traces_of(cell), iterations)
-        color = colors[group.label(cell)]
-        shown = middle > GAP_FLOOR
-        drawn |= bool(shown.any())
-        axes.fill_between(
-            iterations,
-            np.maximum(low, GAP_FLOOR),
-            np.maximum(high, GAP_FLOOR),
-            where=high > GAP_FLOOR,
-            color=color,
-            alpha=0.2,
-            linewidth=0,
-        )
-        axes.plot(iterations[shown], middle[shown], color=color, label=group.label(cell))
-    iteration_axis(axes, longest)
-    return drawn
-
-
-@finished
-def gap_profile(group: Group) -> Figure | None:
-    """Log-likelihood still to be gained against iteration: median and 10-90 % band over fits."""
-    if group.fits.groupby("cell").size().max() < FEWEST_FITS:
-        return None
-    colors = series_colors(group.labels)
-    figure, panels = _panels(group)
-    drawn = [
-        _gap_panel(group, axes, size, colors)
-        for axes, size in zip(panels[0], group.sizes, strict=True)
-    ]
-    if not any(drawn):
-        return None
-    log_axis(panels[0, 0])
-    panels[0, 0].set_ylim(bottom=GAP_FLOOR)
-    panels[0, 0].set_ylabel("log-likelihood gap to the fit's end")
-    legend_below(figure, panels[0, 0])
-    return figure
+        handles.append(Line2D([], [], color="0.3", label="truth", **TRUE_VALUE))
+    title = f"{group.title}: replicate 0" + (
+        f", {labels[0]}" if len(group.labels) > len(labels) == 1 else ""
+    )
+    return arrange(figure, panels, title, handles, share="y", height=1.5)

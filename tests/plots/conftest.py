@@ -3,6 +3,7 @@
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
@@ -22,6 +23,24 @@ STUDY = (
     "schedule=converge",
     "schedule.max_iter=60",
     "schedule.stop.tolerance=1e-2",
+)
+
+# Cells that differ in the algorithm, with laws asked for. All algorithms are plain EM here.
+RIVALS = (
+    "experiment=notebook",
+    "model=[free]",
+    "init=[random_points,kmeans_pp]",
+    "algorithm=[em,squarem]",
+    "sample_sizes=[40,80]",
+    "replicates=6",
+    "schedule=converge",
+    "schedule.max_iter=60",
+    "schedule.stop.tolerance=1e-2",
+    "slopes=[{name: mean, statistic: rmse_mean_0, factor: sample_size},"
+    "{name: cost, statistic: expected_running_time, factor: sample_size},"
+    "{name: bias, statistic: bias_mean_1, factor: sample_size}]",
+    "claims=[{name: root_n, claim: x, source: y, slope: mean, where: {init: kmeans_pp},"
+    "expected: -0.25, margin: 0.1}]",
 )
 
 
@@ -50,3 +69,15 @@ def notebook() -> Group:
 def study() -> Group:
     (group,) = groups_of(make_study(*STUDY))
     return group
+
+
+@pytest.fixture(scope="session")
+def rivals() -> Group:
+    (group,) = groups_of(make_study(*RIVALS))
+    return group
+
+
+def line(figure: Figure, text: str, panel: int = 0) -> np.ndarray:
+    """Return the points of the one line with this label in a panel, shape (m, 2)."""
+    (found,) = [each for each in figure.axes[panel].lines if each.get_label() == text]
+    return np.asarray(found.get_xydata())

@@ -12,30 +12,41 @@ from pipeline import plots
 from pipeline.figures import FIGURES
 from pipeline.plots import cell_snapshots, png_bytes, snapshot_picture, svg_bytes
 from pipeline.plots.group import parameters_of
+from pipeline.plots.outcomes import OUTCOME_COLORS
 from pipeline.plots.snapshots import snapshot_rows
-from pipeline.plots.style import power_of_ten
-from pipeline.plots.summaries import OUTCOME_COLORS
+from pipeline.plots.style import STYLE, few_log_ticks, power_of_ten
 from pipeline.statistics.bands import gap_quantiles
 from pipeline.tables import OUTCOMES
-from tests.factories import make_study
-from tests.plots.conftest import STUDY, draw, groups_of
+from tests.plots.conftest import draw, line
 
 
-def line(figure: Figure, text: str, panel: int = 0) -> np.ndarray:
-    (found,) = [each for each in figure.axes[panel].lines if each.get_label() == text]
-    return np.asarray(found.get_xydata())
+@pytest.fixture(params=FIGURES, ids=lambda kind: kind.name)
+def drawable(request, study, rivals):
+    """Return a figure's kind and a group that it says something about."""
+    needs_rivals = ("algorithm_performance", "scaling_laws")
+    return request.param, rivals if request.param.name in needs_rivals else study
 
 
-@pytest.mark.parametrize("kind", FIGURES, ids=lambda kind: kind.name)
-def test_every_figure_is_drawn_labelled_and_repeats_to_the_byte(kind, study):
-    first, second = plots.draw(kind, study), plots.draw(kind, study)
+def test_every_figure_is_drawn_labelled_and_repeats_to_the_byte(drawable):
+    kind, group = drawable
+    first, second = plots.draw(kind, group), plots.draw(kind, group)
     assert svg_bytes(first) == svg_bytes(second)
     assert png_bytes(first) == png_bytes(second)
     assert b"<dc:date>" not in svg_bytes(first)
     visible = [axes for axes in first.axes if axes.get_visible()]
-    assert any(axes.get_xlabel() for axes in visible)
+    assert any(axes.get_xlabel() or "against" in axes.get_title() for axes in visible)
     assert first.legends
     assert kind.title and kind.caption
+
+
+def test_nothing_is_cut_off(drawable):
+    kind, group = drawable
+    figure = plots.draw(kind, group)
+    with mpl.style.context(["default", STYLE]):
+        box = figure.get_tightbbox()
+    width, height = figure.get_size_inches()
+    assert box.x0 > -0.01 and box.y0 > -0.01
+    assert box.x1 < width + 0.01 and box.y1 < height + 0.01
 
 
 def test_drawing_ignores_and_keeps_the_users_settings(study):
@@ -47,7 +58,8 @@ def test_drawing_ignores_and_keeps_the_users_settings(study):
 
 def test_one_fit_has_no_distributions(notebook):
     drawn = {kind.name for kind in FIGURES if plots.draw(kind, notebook) is not None}
-    assert drawn == {"snapshots", "log_likelihood_trajectories", "parameter_trajectories"}
+    one_fit = {"log_likelihood_trajectories", "log_likelihood_gap", "parameter_trajectories"}
+    assert drawn == {"snapshots", *one_fit}
 
 
 def test_the_notebooks_pictures(notebook):
@@ -163,43 +175,12 @@ def test_gap_quantiles_carry_stopped_fits_and_unrecorded_iterations():
     assert np.isnan(gap_quantiles(traces.iloc[:0], iterations)).all()
 
 
-def test_gap_profile_leaves_out_fits_without_a_trace():
-    (group,) = groups_of(make_study(*STUDY, "schedule.record_replicates=2", "init=[kmeans_pp]"))
-    cell = group.cells[0]
-    assert set(group.traces_of(cell)["replicate"]) == {0, 1}
-    curve = line(draw(group, "gap_profile"), "kmeans_pp")
-    recorded = group.traces_of(cell)
-    at_1 = recorded[recorded["iteration"] == 1].set_index(["replicate", "start"])["log_likelihood"]
-    last = recorded.groupby(["replicate", "start"])["log_likelihood"].last()
-    assert curve[curve[:, 0] == 1.0, 1] == pytest.approx((last - at_1).median())
-
-
-def test_iterations_distribution_ends_at_the_converged_share(study):
-    figure = draw(study, "iterations_distribution")
-    shares = []
-    for cell in study.cells:
-        outcomes = study.fits.loc[study.fits["cell"] == cell.id, "outcome"]
-        shares.append((outcomes == "converged").mean())
-        curve = line(figure, cell.init, panel=[40, 80].index(cell.sample_size))
-        assert curve[-1, 1] == pytest.approx(shares[-1])
-    assert min(shares) < 1, "the example must hold fits that did not converge"
-
-
 def test_outcome_bars_fill_the_whole_and_know_every_outcome(study):
     assert set(OUTCOME_COLORS) == set(OUTCOMES)
     bars = draw(study, "outcome_shares").axes[0].patches
     widths = pd.Series([bar.get_width() for bar in bars])
     places = [bar.get_y() for bar in bars]
     np.testing.assert_allclose(widths.groupby(places).sum(), 1.0)
-
-
-def test_error_against_n_shows_the_table(study):
-    figure = draw(study, "error_against_n")
-    container = figure.axes[0].containers[0]
-    rows = study.convergence.query("init == 'random_points'").sort_values("sample_size")
-    np.testing.assert_array_equal(container[0].get_ydata(), rows["rmse_weight_0"])
-    bars = np.array([np.ptp(each[:, 1]) / 2 for each in container[2][0].get_segments()])
-    np.testing.assert_allclose(bars, rows["rmse_weight_0_mcse"])
 
 
 def test_a_fit_without_a_trace_is_left_out(study):
@@ -215,7 +196,8 @@ def test_a_fit_without_a_trace_is_left_out(study):
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0.0, "0"), (0.05, "0.05"), (1.0, "1"), (1e4, "10000"), (1e-6, "10⁻⁶")]
+    ("value", "text"),
+    [(0.0, "0"), (0.05, "0.05"), (1.0, "1"), (1e3, "1000"), (1e4, "10⁴"), (1e-6, "10⁻⁶")],
 )
 def test_power_of_ten(value, text):
     assert power_of_ten(value) == text
@@ -226,3 +208,24 @@ def test_figures_use_no_font_of_the_machine():
 
     for family in ("DejaVu Sans", "a font that is not there"):
         assert font_manager.findfont(family).startswith(get_data_path())
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.5, 2000.0, [1, 10, 100, 1000]),
+        (0.9, 40.0, [1, 3, 10, 30]),
+        (90.0, 1000.0, [100, 300, 1000]),
+        (0.21, 0.48, [0.3, 0.4]),
+        (0.055, 0.095, [0.055, 0.06, 0.065, 0.07, 0.075, 0.08, 0.085, 0.09, 0.095]),
+    ],
+)
+def test_a_short_logarithmic_axis_has_a_few_round_ticks(low, high, expected):
+    axes = Figure().subplots()
+    axes.set_yscale("log")
+    axes.set_ylim(low, high)
+    few_log_ticks(axes)
+    if len(expected) >= 3:
+        np.testing.assert_allclose(axes.get_yticks(), expected)
+    else:
+        assert set(np.round(axes.get_yticks(), 12)) > set(expected)

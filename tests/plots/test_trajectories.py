@@ -1,0 +1,154 @@
+"""Figures of single fits: gaps, and the slope that theory gives them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.plots.group import Group
+from pipeline.plots.trajectories import gap_floor, rate_text, theory_anchor
+from tests.plots.conftest import draw, line
+
+
+def linear(group: Group, rate: float, theory: float, last: int, **columns: float) -> Group:
+    """Return one cell of a group, its representative fit's gap to a limit 5 rate^(2 t)."""
+    cell = group.cells[0]
+    t = np.arange(last + 1)
+    trace = pd.DataFrame(
+        {"cell": cell.id, "replicate": 0, "start": 0, "iteration": t, "map_evaluations": t}
+    )
+    trace["log_likelihood"] = -100.0 - 5.0 * rate ** (2.0 * t)
+    fits = group.fits[group.fits["cell"] == cell.id].assign(rate_theory=theory, **columns)
+    return replace(group, cells=(cell,), fits=fits, traces=trace)
+
+
+def labels(figure) -> set[str]:
+    return {each.get_label() for each in figure.axes[0].lines}
+
+
+def test_the_gap_is_that_to_the_fits_last_row(study):
+    figure = draw(study, "log_likelihood_gap")
+    for place, size in enumerate(study.sizes):
+        for cell in study.panel(size):
+            trace = study.representative(cell)
+            gap = trace["log_likelihood"].iloc[-1] - trace["log_likelihood"]
+            shown = gap > 1e-10
+            expected = np.column_stack([trace["iteration"], gap])[shown]
+            np.testing.assert_array_equal(line(figure, cell.init, place), expected)
+
+
+def test_rounding_is_not_drawn_as_a_gap(study):
+    group = linear(study, 0.5, np.nan, last=60)
+    drawn = line(draw(group, "log_likelihood_gap"), "random_points")
+    # 5 * 0.25^t falls below 1e-10 at t = 18.
+    assert drawn[:, 0].tolist() == list(range(18))
+    # A log-likelihood of -10^8 has a last digit of 1.5e-8.
+    assert gap_floor(-1e8) > 1.5e-8
+    assert gap_floor(-100.0) == 1e-10
+
+
+@pytest.mark.parametrize("rate", [0.3, 0.9, 0.99])
+def test_the_theoretical_line_lies_on_a_gap_of_its_rate(study, rate):
+    group = linear(study, rate, rate, last=int(16 / -np.log(rate)))
+    figure = draw(group, "log_likelihood_gap")
+    ends = line(figure, "random_points, theory")
+    np.testing.assert_allclose(ends[:, 1], 5.0 * rate ** (2.0 * ends[:, 0]), rtol=0.02)
+    # Over nearly all of the curve, not a piece of it.
+    curve = line(figure, "random_points")
+    assert ends[0, 0] <= 1.01 and ends[1, 0] == curve[-1, 0]
+    (note,) = [text.get_text() for text in figure.axes[0].texts]
+    assert note == f"rate {rate:.3f}"
+
+
+def test_another_rate_has_another_slope(study):
+    figure = draw(linear(study, 0.9, 0.95, last=150), "log_likelihood_gap")
+    (t0, y0), (t1, y1) = line(figure, "random_points, theory")
+    assert np.log(y1 / y0) / (t1 - t0) == pytest.approx(2.0 * np.log(0.95))
+
+
+@pytest.mark.parametrize(
+    "theory",
+    [np.nan, 1.0, 1.2, 0.0],
+)
+def test_no_line_without_a_rate_below_1(study, theory):
+    assert labels(draw(linear(study, 0.9, theory, last=150), "log_likelihood_gap")) == {
+        "random_points"
+    }
+
+
+def test_no_line_where_the_gap_is_not_ems(study):
+    group = linear(study, 0.9, 0.9, last=150)
+    assert "random_points, theory" in labels(draw(group, "log_likelihood_gap"))
+    other = replace(group, methods={"em": "squarem"})
+    assert "random_points, theory" not in labels(draw(other, "log_likelihood_gap"))
+    # With a penalty the log-likelihood itself is not at a maximum: its gap falls like rate^t.
+    penalised = linear(study, 0.9, 0.9, last=150, log_penalty=-0.3)
+    assert "random_points, theory" not in labels(draw(penalised, "log_likelihood_gap"))
+
+
+def test_the_anchor_is_where_the_end_of_the_fit_does_not_matter():
+    t = np.arange(200)
+    limit = 3.0 * 0.9 ** (2.0 * t)
+    gaps = limit - limit[-1]
+    anchor = theory_anchor(gaps, t, 0.9, 1e-10)
+    assert gaps[anchor] == pytest.approx(limit[anchor], rel=0.01)
+    assert gaps[anchor] > 1e-8 >= gaps[anchor + 1]
+    # A fit that a loose rule stopped early: the end matters before the arithmetic does.
+    early = limit[:40] - limit[39]
+    anchor = theory_anchor(early, t[:40], 0.9, 1e-10)
+    assert early[anchor] == pytest.approx(limit[anchor], rel=0.01)
+    assert early[anchor + 1] != pytest.approx(limit[anchor + 1], rel=0.01)
+    # Ten iterations at 0.99 tell nothing.
+    assert theory_anchor(limit[:10] - limit[9], t[:10], 0.99, 1e-10) == -1
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"),
+    [(0.5, "0.500"), (0.95, "0.950"), (0.99187, "0.9919"), (0.9999912, "0.9999912"), (1.0, "1")],
+)
+def test_a_rate_keeps_two_digits_of_what_it_lacks_to_1(rate, text):
+    assert rate_text(rate) == text
+
+
+def test_parameters_are_those_of_the_representative_fit(study):
+    figure = draw(study, "parameter_trajectories")
+    cell = study.panel(40)[0]
+    trace = study.representative(cell)
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == ["n = 40", "", "", "n = 80", "", ""]
+    for place, name in enumerate(("weight", "mean", "scale")):
+        axes = figure.axes[place]
+        for k in (0, 1):
+            assert axes.lines[k].get_ydata().tolist() == trace[f"{name}_{k}"].tolist()
+        across = [each for each in axes.lines if list(each.get_xdata()) == [0, 1]]
+        truth = {each.get_ydata()[0] for each in across}
+        assert truth == set(getattr(study.truth, f"{name}s"))
+
+
+def test_many_sizes_of_parameters_wrap_into_blocks(study):
+    cells, traces = [], []
+    for size in (10, 20, 30, 40, 50, 60):
+        cells.append(replace(study.cells[0], id=f"c{size}", sample_size=size))
+        traces.append(study.representative(study.cells[0]).assign(cell=f"c{size}"))
+    group = replace(study, cells=tuple(cells), traces=pd.concat(traces))
+    figure = draw(group, "parameter_trajectories")
+    places = [tuple(np.round(axes.get_position().p0, 6)) for axes in figure.axes]
+    assert len({x for x, _ in places}) == 3 and len({y for _, y in places}) == 6
+    assert len(set(places)) == 18
+
+
+def test_starts_and_the_truth_are_in_the_log_likelihoods(study):
+    figure = draw(study, "log_likelihood_trajectories")
+    cell = study.panel(40)[0]
+    drawn = [
+        each
+        for each in figure.axes[0].lines
+        if each.get_color() == figure.axes[0].lines[0].get_color()
+    ]
+    traces = study.traces[(study.traces["cell"] == cell.id) & (study.traces["replicate"] == 0)]
+    for each, (_, trace) in zip(drawn, traces.groupby("start"), strict=True):
+        assert each.get_ydata().tolist() == trace["log_likelihood"].tolist()
+    (truth,) = [each for each in figure.axes[0].lines if each.get_linestyle() == "--"]
+    expected = study.fits_of(cell).query("replicate == 0")["log_likelihood_truth"].iloc[0]
+    assert truth.get_ydata()[0] == expected
