@@ -74,6 +74,17 @@ FIGURES = (
         "stay in the denominator: their share is what the curve lacks to 100 %.",
     ),
     FigureKind(
+        "basins",
+        "basins",
+        "Basins of attraction",
+        "Where EM ends, by where it starts: each place of the init grid in the colour of the limit "
+        "reached from there, the darker the more iterations it took (with one free mean: the "
+        "higher), for replicate 0. Limits are told apart by their parameters, whatever the order "
+        "of the components, and named by their log-likelihood, A the best; the legend gives their "
+        "means and the share of starts that end there, and a letter stands at the means where the "
+        "map reaches so far. Starts with two equal means, on the diagonal, keep them equal.",
+    ),
+    FigureKind(
         "outcome_shares",
         "summaries",
         "Outcomes",

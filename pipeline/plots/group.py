@@ -38,6 +38,10 @@ class Group:
         Of the mixture; None for observed data.
     equal_weights
         Whether the model's weights are equal and known.
+    symmetric
+        Whether the model's means are +t and -t.
+    inits
+        The plan's, by name: ``method`` and its options.
     schedule
         The plan's: ``max_iter``, ``stop``, ``record``, ``record_replicates``, ``snapshots``.
     points
@@ -56,6 +60,8 @@ class Group:
     slopes: pd.DataFrame
     truth: Parameters | None
     equal_weights: bool
+    symmetric: bool
+    inits: Mapping[str, Mapping[str, Any]]
     schedule: Mapping[str, Any]
     points: Mapping[str, np.ndarray]
 
@@ -161,6 +167,8 @@ def groups(
             **{key: _rows_of(tables[key], cells) for key in TABLES},
             truth=plan.truth(cells[0]),
             equal_weights=plan.config["model"][cells[0].model]["weights"] == "equal",
+            symmetric=plan.config["model"][cells[0].model]["means"] == "symmetric",
+            inits=plan.config["init"],
             schedule=plan.config["schedule"],
             points={cell.id: points[cell.id] for cell in cells if cell.id in points},
         )
