@@ -58,6 +58,17 @@ FIGURES = (
         "the sample's likelihood, not at the truth.",
     ),
     FigureKind(
+        "mean_plane",
+        "plane",
+        "Paths over the log-likelihood",
+        "Replicate 0 in the plane of two means (with more than two components, those that move "
+        "most): a path per start (eight at most of each init or algorithm, evenly spread), with a "
+        "dot at every recorded iteration. Contours: total log-likelihood below its highest value "
+        "in the picture (the population: for mass 1), all other parameters held at the best "
+        "estimate drawn. A path changes them too, so that it may cross contours downwards, and "
+        "only the end of the best fit lies on a top.",
+    ),
+    FigureKind(
         "gap_profile",
         "trajectories",
         "Log-likelihood still to be gained",
