@@ -109,4 +109,25 @@ FIGURES = (
         "standard error. The dotted line falls like 1/√n, the rate of a regular estimator, from "
         "the median of the smallest size.",
     ),
+    FigureKind(
+        "rates",
+        "rates",
+        "Rate of convergence",
+        "The factor by which an iteration shrank the error in the end, as each fit showed it and "
+        "as theory gives it at the estimate (the spectral radius of EM's Jacobian). Left: on the "
+        "dashed line they agree; the axes stretch towards 1, where EM is slow. Right: how far they "
+        "differ. Only fits whose trace settled on one rate have an observed one; rates of 1 and "
+        "more (saddles) are not drawn.",
+    ),
+    FigureKind(
+        "stop_replay",
+        "replayed",
+        "What stopping rules cost and leave",
+        "Each rule stops the same fits: map evaluations spent against the distance to the fixed "
+        "point that is left (the largest of all parameters, in units). A line runs through a "
+        "rule's tolerances, the tighter the further to the right; points are medians over fits, "
+        "bars reach from the 10 % to the 90 % quantile. Hollow: the rule did not stop all fits "
+        "before they ended; where it stopped less than half, there is no point. For plain EM the "
+        "rules parameter and map_residual are one and the same.",
+    ),
 )

@@ -125,7 +125,7 @@ def _contours(axes: Axes, values: tuple[np.ndarray, np.ndarray], heights: np.nda
         return
     drops = contour_drops(deepest)
     shades = [str(shade) for shade in np.linspace(0.78, 1.0, len(drops) + 1)]
-    below, levels_below = heights - top, -drops[::-1]
+    below, levels_below = heights - top, (-drops[::-1]).tolist()
     axes.contourf(
         *values, below, levels=[*levels_below, 0.0], colors=shades[1:], extend="neither", zorder=0
     )
@@ -136,7 +136,7 @@ def _contours(axes: Axes, values: tuple[np.ndarray, np.ndarray], heights: np.nda
     )  # fmt: skip
     axes.clabel(
         lines,
-        lines.levels[:LABELLED],
+        levels_below[:LABELLED],
         fontsize=6,
         colors="0.35",
         fmt=lambda drop: f"\N{MINUS SIGN}{-drop:g}",
