@@ -46,7 +46,8 @@ def stops(replay: pd.DataFrame) -> pd.DataFrame:
     """
     keys = ["rule", "tolerance"]
     named = replay.assign(rule=rule_names(replay))
-    known = named[(named["outcome"] == "converged") & named[LEFT].notna()]
+    # A distance is there only where the rule fired, and the trajectory had a fixed point.
+    known = named[named[LEFT].notna()]
     quantiles = known.groupby(keys)[[COST, LEFT]].quantile(list(QUANTILES)).unstack()
     quantiles.columns = [f"{column}_{level:g}" for column, level in quantiles.columns]
     counts = named.groupby(keys).size()
