@@ -58,6 +58,17 @@ FIGURES = (
         "the sample's likelihood, not at the truth.",
     ),
     FigureKind(
+        "mean_plane",
+        "plane",
+        "Paths over the log-likelihood",
+        "Replicate 0 in the plane of two means (with more than two components, those that move "
+        "most): a path per start (eight at most of each init or algorithm, evenly spread), with a "
+        "dot at every recorded iteration. Contours: total log-likelihood below its highest value "
+        "in the picture (the population: for mass 1), all other parameters held at the best "
+        "estimate drawn. A path changes them too, so that it may cross contours downwards, and "
+        "only the end of the best fit lies on a top.",
+    ),
+    FigureKind(
         "log_likelihood_gap",
         "trajectories",
         "Speed of one fit",
@@ -142,6 +153,17 @@ FIGURES = (
         "credited with each that converged.",
     ),
     FigureKind(
+        "basins",
+        "basins",
+        "Basins of attraction",
+        "Where EM ends, by where it starts: each place of the init grid in the colour of the limit "
+        "reached from there, the darker the more iterations it took (with one free mean: the "
+        "higher), for replicate 0. Limits are told apart by their parameters, whatever the order "
+        "of the components, and named by their log-likelihood, A the best; the legend gives their "
+        "means and the share of starts that end there, and a letter stands at the means where the "
+        "map reaches so far. Starts with two equal means, on the diagonal, keep them equal.",
+    ),
+    FigureKind(
         "outcome_shares",
         "outcomes",
         "Outcomes",
@@ -166,5 +188,26 @@ FIGURES = (
         "one Monte-Carlo standard error (of quantiles: 95 % intervals), the fitted line over the "
         "points that it was fitted to, and its slope with its standard error. Dotted: the slope "
         "that a claim predicts. A line through several truths or models stands with the first.",
+    ),
+    FigureKind(
+        "rates",
+        "rates",
+        "Rate of convergence",
+        "The factor by which an iteration shrank the error in the end, as each fit showed it and "
+        "as theory gives it at the estimate (the spectral radius of EM's Jacobian). Left: on the "
+        "dashed line they agree; the axes stretch towards 1, where EM is slow. Right: how far they "
+        "differ. Only fits whose trace settled on one rate have an observed one; rates of 1 and "
+        "more (saddles) are not drawn.",
+    ),
+    FigureKind(
+        "stop_replay",
+        "replayed",
+        "What stopping rules cost and leave",
+        "Each rule stops the same fits: map evaluations spent against the distance to the fixed "
+        "point that is left (the largest of all parameters, in units). A line runs through a "
+        "rule's tolerances, the tighter the further to the right; points are medians over fits, "
+        "bars reach from the 10 % to the 90 % quantile. Hollow: the rule did not stop all fits "
+        "before they ended; where it stopped less than half, there is no point. For plain EM the "
+        "rules parameter and map_residual are one and the same.",
     ),
 )

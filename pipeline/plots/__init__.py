@@ -9,17 +9,16 @@ from matplotlib.figure import Figure
 
 from pipeline.figures import FigureKind
 from pipeline.plots.group import TABLES, Group, groups
-from pipeline.plots.snapshots import cell_snapshots, snapshot_picture
+from pipeline.plots.snapshots import snapshot_pngs
 from pipeline.plots.style import png_bytes, svg_bytes
 
 __all__ = [
     "TABLES",
     "Group",
-    "cell_snapshots",
     "draw",
     "groups",
     "png_bytes",
-    "snapshot_picture",
+    "snapshot_pngs",
     "svg_bytes",
 ]
 

@@ -39,6 +39,10 @@ class Group:
         Of the mixture; None for observed data.
     equal_weights
         Whether the model's weights are equal and known.
+    symmetric
+        Whether the model's means are +t and -t.
+    inits
+        The plan's, by name: ``method`` and its options.
     schedule
         The plan's: ``max_iter``, ``stop``, ``record``, ``record_replicates``, ``snapshots``.
     points
@@ -61,6 +65,8 @@ class Group:
     slopes: pd.DataFrame
     truth: Parameters | None
     equal_weights: bool
+    symmetric: bool
+    inits: Mapping[str, Mapping[str, Any]]
     schedule: Mapping[str, Any]
     points: Mapping[str, np.ndarray]
     methods: Mapping[str, str]
@@ -178,6 +184,8 @@ def groups(
             **{key: _rows_of(tables[key], cells) for key in TABLES},
             truth=plan.truth(cells[0]),
             equal_weights=plan.config["model"][cells[0].model]["weights"] == "equal",
+            symmetric=plan.config["model"][cells[0].model]["means"] == "symmetric",
+            inits=plan.config["init"],
             schedule=plan.config["schedule"],
             points={cell.id: points[cell.id] for cell in cells if cell.id in points},
             methods={name: entry["method"] for name, entry in plan.config["algorithm"].items()},

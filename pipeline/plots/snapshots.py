@@ -1,22 +1,57 @@
 """The notebook's picture: fitted and true component densities over the points at an iteration."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from io import BytesIO
+from typing import NamedTuple, TypeVar
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 from pipeline.core.mixture import Parameters, component_densities
 from pipeline.plan import Cell
 from pipeline.plots.group import Group, parameters_of
-from pipeline.plots.style import WIDTH, component_colors, finished, legend_below, styled
+from pipeline.plots.style import (
+    STYLE,
+    WIDTH,
+    component_colors,
+    finished,
+    legend_below,
+    styled,
+)
 
 MOST_POINTS = 400  # drawn; more make a solid bar
 REACH = 2.5  # scales on either side of a true mean: [-5, 5] for the notebook's truth
 LEGEND_COLUMNS = 3
 HEADROOM = 2.5  # the axis ends at this many times the truth's peak: early scales can be tiny
+
+Picture = TypeVar("Picture")
+
+
+class Subject(NamedTuple):
+    """What all pictures of one fit have in common.
+
+    Attributes
+    ----------
+    points
+        The sample, shape (n,), in units of x; None (the population) draws none.
+    truth
+        Black, dashed; None (observed data) puts a histogram of the points in its place.
+    n_components
+        Of the fit; component 0 is blue.
+    weighted
+        Draw w_k N_k; else N_k, as the notebook does where the weights are equal.
+    """
+
+    points: np.ndarray | None
+    truth: Parameters | None
+    n_components: int
+    weighted: bool
 
 
 def snapshot_rows(trace: pd.DataFrame, iterations: Sequence[int]) -> list[tuple[pd.Series, bool]]:
@@ -105,50 +140,81 @@ def _point_step(points: np.ndarray) -> int:
     return -(-len(points) // MOST_POINTS)
 
 
-def _draw(
-    axes: Axes,
-    points: np.ndarray | None,
-    fitted: Parameters,
-    truth: Parameters | None,
-    heading: str,
-    weighted: bool,
-) -> None:
-    low, high = _range(points, truth)
-    grid = _grid(low, high, fitted, *(() if truth is None else (truth,)))
-    peak = 0.0
-    if truth is not None:
-        curves = _curves(grid, truth, weighted)
-        peak = float(curves.max())
-        for k, curve in enumerate(curves):
-            name = "true components" if k == 0 else None
-            axes.plot(grid, curve, color="black", linestyle="--", alpha=0.5, label=name, zorder=3)
-    elif points is not None:
-        heights, _, _ = axes.hist(
+class Panel:
+    """Axes that show a fit at one iteration, and then at others: only what changes is redrawn.
+
+    Parameters
+    ----------
+    axes
+        Empty ones.
+    subject
+        The fit.
+    rows
+        Of ``traces``: those that will be shown. The height of the axis suits them all.
+    """
+
+    def __init__(self, axes: Axes, subject: Subject, rows: Sequence[pd.Series]) -> None:
+        self._axes, self._subject = axes, subject
+        self._low, self._high = _range(subject.points, subject.truth)
+        peak = self._draw_reference()
+        top = max([peak, *(self._height(row) for row in rows)])
+        top = min(top, HEADROOM * peak) if peak > 0 else top
+        axes.set_xlim(self._low, self._high)
+        axes.set_ylim(-0.06 * top, 1.06 * top)
+        axes.axhline(0.0, color="0.4", linewidth=0.8, zorder=2)
+        axes.grid(False)
+        self._title = axes.set_title("")
+        self._lines = [
+            axes.plot([], [], color=color, label=f"fitted component {k}", zorder=4)[0]
+            for k, color in enumerate(component_colors(subject.n_components))
+        ]
+        self.moving: list[Artist] = [*self._lines, self._title]
+        if subject.points is not None:
+            self._drawn = subject.points[:: _point_step(subject.points)]
+            self._marks = axes.scatter(
+                self._drawn,
+                np.zeros_like(self._drawn),
+                edgecolors="black",
+                linewidths=0.5,
+                s=26 if len(self._drawn) <= 100 else 14,
+                zorder=5,
+            )
+            self.moving.insert(-1, self._marks)
+
+    def _draw_reference(self) -> float:
+        """Draw the truth, or else a histogram; return its height."""
+        points, truth, _, weighted = self._subject
+        if truth is not None:
+            grid = _grid(self._low, self._high, truth)
+            curves = _curves(grid, truth, weighted)
+            for k, curve in enumerate(curves):
+                name = "true components" if k == 0 else None
+                self._axes.plot(
+                    grid, curve, color="black", linestyle="--", alpha=0.5, label=name, zorder=3
+                )
+            return float(curves.max())
+        assert points is not None, "neither points nor a truth: nothing to draw"
+        heights, _, _ = self._axes.hist(
             points, bins="auto", density=True, color="0.88", label="sample (histogram)", zorder=1
         )
-        peak = float(np.max(heights))
-    curves = _curves(grid, fitted, weighted)
-    colors = component_colors(len(curves))
-    for k, curve in enumerate(curves):
-        axes.plot(grid, curve, color=colors[k], label=f"fitted component {k}", zorder=4)
-    top = float(np.nanmax(curves, initial=0.0))
-    top = min(max(top, peak), HEADROOM * peak) if peak > 0 else top
-    axes.set_xlim(low, high)
-    axes.set_ylim(-0.06 * top, 1.06 * top)
-    axes.axhline(0.0, color="0.4", linewidth=0.8, zorder=2)
-    if points is not None:
-        drawn = points[:: _point_step(points)]
-        axes.scatter(
-            drawn,
-            np.zeros_like(drawn),
-            c=_point_colors(drawn, fitted),
-            edgecolors="black",
-            linewidths=0.5,
-            s=26 if len(drawn) <= 100 else 14,
-            zorder=5,
-        )
-    axes.grid(False)
-    axes.set_title(heading)
+        return float(np.max(heights))
+
+    def _fitted(self, row: pd.Series) -> tuple[Parameters, np.ndarray, np.ndarray]:
+        fitted = parameters_of(row, self._subject.n_components)
+        grid = _grid(self._low, self._high, fitted)
+        return fitted, grid, _curves(grid, fitted, self._subject.weighted)
+
+    def _height(self, row: pd.Series) -> float:
+        return float(np.nanmax(self._fitted(row)[2], initial=0.0))
+
+    def show(self, row: pd.Series, stopped: bool = False) -> None:
+        """Show the fit at the iteration of a row of ``traces``; `stopped`: it ended there."""
+        fitted, grid, curves = self._fitted(row)
+        for line, curve in zip(self._lines, curves, strict=True):
+            line.set_data(grid, curve)
+        if self._subject.points is not None:
+            self._marks.set(facecolor=_point_colors(self._drawn, fitted))
+        self._title.set_text(_heading(row, stopped))
 
 
 def _heading(row: pd.Series, stopped: bool) -> str:
@@ -157,65 +223,100 @@ def _heading(row: pd.Series, stopped: bool) -> str:
     return f"{where.capitalize()}, log-likelihood {value}"
 
 
-@styled
-def snapshot_picture(
-    points: np.ndarray | None,
-    row: pd.Series,
-    n_components: int,
-    truth: Parameters | None,
-    *,
-    stopped: bool = False,
-    weighted: bool = True,
-) -> Figure:
-    """Draw one iteration of one fit as the notebook does.
-
-    Parameters
-    ----------
-    points
-        The sample, shape (n,), in units of x; None (the population) draws none.
-    row
-        Of ``traces``: iteration, log_likelihood and the parameters.
-    n_components
-        Of the fit; component 0 is blue.
-    truth
-        Black, dashed; None (observed data) puts a histogram of the points in its place.
-    stopped
-        Whether the fit ended here.
-    weighted
-        Draw w_k N_k; else N_k, as the notebook does where the weights are equal.
-    """
+def _figure(subject: Subject, rows: Sequence[pd.Series]) -> tuple[Figure, Panel]:
+    """Make a figure of one panel that shows no iteration yet."""
     # Margins in inches, fixed: all pictures of a fit have the same frame, and a slider runs
     # through them without a jump.
-    width, legend = 4.8, 0.2 * -(-(n_components + 1) // LEGEND_COLUMNS)
+    width, legend = 4.8, 0.2 * -(-(subject.n_components + 1) // LEGEND_COLUMNS)
     height = 3.3 + legend
     figure = Figure(figsize=(width, height))
     axes = figure.add_axes(
         (0.62 / width, (0.58 + legend) / height, 1 - 0.75 / width, 1 - (0.9 + legend) / height)
     )
-    fitted = parameters_of(row, n_components)
-    _draw(axes, points, fitted, truth, _heading(row, stopped), weighted)
-    axes.set_xlabel(_x_label(points, truth))
-    axes.set_ylabel("weight × density" if weighted else "density")
+    panel = Panel(axes, subject, rows)
+    axes.set_xlabel(_x_label(subject.points, subject.truth))
+    axes.set_ylabel("weight × density" if subject.weighted else "density")
     figure.legend(loc="lower center", ncols=LEGEND_COLUMNS)
+    return figure, panel
+
+
+@styled
+def snapshot_picture(subject: Subject, row: pd.Series, *, stopped: bool = False) -> Figure:
+    """Draw one iteration of one fit as the notebook does.
+
+    Parameters
+    ----------
+    subject
+        The fit.
+    row
+        Of ``traces``: iteration, log_likelihood and the parameters.
+    stopped
+        Whether the fit ended here.
+    """
+    figure, panel = _figure(subject, [row])
+    panel.show(row, stopped)
     return figure
 
 
-def cell_snapshots(group: Group, cell: Cell) -> list[tuple[int, Figure]]:
-    """Draw a cell's representative fit at the snapshots; each with the iteration it shows."""
-    return [
-        (
-            int(row["iteration"]),
-            snapshot_picture(
-                group.points.get(cell.id),
-                row,
-                group.n_components,
-                group.truth,
-                stopped=stopped,
-                weighted=not group.equal_weights,
-            ),
-        )
-        for row, stopped in snapshot_rows(group.representative(cell), group.schedule["snapshots"])
-    ]
+@styled
+def pictures(
+    subject: Subject,
+    rows: Sequence[tuple[pd.Series, bool]],
+    convert: Callable[[np.ndarray], Picture],
+) -> list[Picture]:
+    """Draw many iterations of one fit, fast: frame, axes, truth and legend are drawn once.
+
+    Parameters
+    ----------
+    subject
+        The fit.
+    rows
+        Of ``traces``, each with whether the fit ended there.
+    convert
+        Of a picture's pixels, (height, width, 3) uint8, to what is kept of them. The array is
+        drawn over by the next picture.
+
+    Returns
+    -------
+    list
+        What `convert` gave, in the order of `rows`.
+    """
+    figure, panel = _figure(subject, [row for row, _ in rows])
+    canvas = FigureCanvasAgg(figure)
+    for artist in panel.moving:
+        artist.set_animated(True)
+    canvas.draw()
+    background = canvas.copy_from_bbox(figure.bbox)
+    kept = []
+    for row, stopped in rows:
+        panel.show(row, stopped)
+        canvas.restore_region(background)
+        for artist in panel.moving:
+            figure.draw_artist(artist)
+        kept.append(convert(np.asarray(canvas.buffer_rgba())[..., :3]))
+    return kept
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    buffer = BytesIO()
+    dpi = STYLE["savefig.dpi"]
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="png", dpi=(dpi, dpi))
+    return buffer.getvalue()
+
+
+def subject_of(group: Group, cell: Cell) -> Subject:
+    """Return what the pictures of a cell's representative fit have in common."""
+    points = group.points.get(cell.id)
+    return Subject(points, group.truth, group.n_components, not group.equal_weights)
+
+
+def snapshot_pngs(group: Group, cell: Cell) -> list[tuple[int, bytes]]:
+    """Draw a cell's representative fit at the snapshots: (iteration shown, PNG) each."""
+    rows = snapshot_rows(group.representative(cell), group.schedule["snapshots"])
+    if not rows:
+        return []
+    iterations = [int(row["iteration"]) for row, _ in rows]
+    return list(zip(iterations, pictures(subject_of(group, cell), rows, _png), strict=True))
 
 
 @finished
@@ -228,18 +329,16 @@ def snapshots(group: Group) -> Figure | None:
     columns = min(len(rows), 2 if len(rows) <= 4 else 3)
     lines = -(-len(rows) // columns)
     figure = Figure(figsize=(WIDTH, 2.5 * lines + 0.5), layout="constrained")
-    panels = figure.subplots(lines, columns, sharex=True, squeeze=False)
-    weighted = not group.equal_weights
-    points = group.points.get(cell.id)
+    panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
+    subject = subject_of(group, cell)
     for axes, (row, stopped) in zip(panels.flat, rows, strict=False):
-        fitted = parameters_of(row, group.n_components)
-        _draw(axes, points, fitted, group.truth, _heading(row, stopped), weighted)
+        Panel(axes, subject, [each for each, _ in rows]).show(row, stopped)
     for axes in panels.flat[len(rows) :]:
         axes.set_visible(False)
     for axes in panels[-1]:
-        axes.set_xlabel(_x_label(points, group.truth))
+        axes.set_xlabel(_x_label(subject.points, subject.truth))
     for axes in panels[:, 0]:
-        axes.set_ylabel("weight × density" if weighted else "density")
+        axes.set_ylabel("weight × density" if subject.weighted else "density")
     size = group.size_label(cell.sample_size)
     figure.suptitle(f"{group.title}: {size}, {group.label(cell)}, replicate 0")
     legend_below(figure, panels[0, 0], columns=4)

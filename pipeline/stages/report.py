@@ -55,6 +55,7 @@ def report(folder: Path) -> None:
             )
         for group in shown:
             pictures += _group_pictures(group, _chosen(plan), figures, kept)
+            _animation_file(group, _chosen(plan), figures, kept)
             if len(plan.cells) <= MOST_CELLS:
                 _snapshot_files(group, figures / "snapshots", kept)
     for place in (figures, figures / "snapshots"):
@@ -115,12 +116,24 @@ def _group_pictures(
     return pictures
 
 
+def _animation_file(
+    group: "Group", kinds: Sequence[FigureKind], figures: Path, kept: set[Path]
+) -> None:
+    """Write what the snapshots show of the group's first cell as an animation too."""
+    from pipeline.plots.animation import gif_bytes
+
+    if any(kind.name == "snapshots" for kind in kinds):
+        content = gif_bytes(group, group.cells[0])
+        if content is not None:
+            _write(figures / f"{group.name}-animation.gif", content, kept)
+
+
 def _snapshot_files(group: "Group", place: Path, kept: set[Path]) -> None:
-    from pipeline.plots import cell_snapshots, png_bytes
+    from pipeline.plots import snapshot_pngs
 
     for cell in group.cells:
-        for iteration, figure in cell_snapshots(group, cell):
-            _write(place / f"{cell.id}-{iteration:06d}.png", png_bytes(figure), kept)
+        for iteration, png in snapshot_pngs(group, cell):
+            _write(place / f"{cell.id}-{iteration:06d}.png", png, kept)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ from scipy.special import ndtri
 
 from pipeline.statistics.intervals import LEVEL, share_interval
 
+# Of a share after the first censoring, some 10^-15 in fact: it reaches 1/2 or 1 all the same.
+ROUNDING = 1e-12
 # Causes of the end of a fit's observation; any other number is one more competing event.
 CENSORED, EVENT, COMPETING = 0, 1, 2
 
@@ -214,7 +216,7 @@ def cumulative_incidence(rows: Observed, event: int = EVENT) -> Incidence:
         variance = variance + still * still * (np.repeat(squares[stop - 1], lengths) - squares)
         variance = variance + 2.0 * still * path(alpha * (remain - 1.0) - p)
         variance = variance + 2.0 * still * share * path(beta * (remain - 1.0) - q)
-    share, variance = np.minimum(share, 1.0), np.maximum(variance, 0.0)
+    share, variance = np.where(share > 1.0 - ROUNDING, 1.0, share), np.maximum(variance, 0.0)
     return Incidence(curves, times, share, variance, first, stop, n[first], rows.n_replicates)
 
 
@@ -244,10 +246,10 @@ def quantiles(
 
     def reached(share: Reals, failed: Reals) -> Reals:
         far = len(share)
-        place = np.where(share >= portion, np.arange(far), far)
+        place = np.where(share >= portion - ROUNDING, np.arange(far), far)
         place = np.minimum.reduceat(place, curves.first)
         time = np.append(curves.time, 0)[place].astype(float)
-        never = np.where(1.0 - failed < portion, np.inf, np.nan)
+        never = np.where(1.0 - failed < portion - ROUNDING, np.inf, np.nan)
         return np.where(place < far, time, never)
 
     middle = reached(curves.share, failing)

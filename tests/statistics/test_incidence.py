@@ -329,3 +329,57 @@ def test_ratio_interval_is_that_of_its_inverse():
     assert low * high == pytest.approx(200.0**2)
     assert high == pytest.approx(200.0 * math.exp(NORMAL * 0.15), rel=1e-6)
     assert np.isnan(ratio_interval(200.0, math.nan, 1)).all()
+
+
+def exactly(time, cause, event):
+    """Return the Aalen-Johansen estimate at each distinct time as fractions."""
+    surviving, incidence, path = Fraction(1), Fraction(0), {}
+    for t in sorted(set(time)):
+        at_risk = sum(other >= t for other in time)
+        here = [c for other, c in zip(time, cause, strict=True) if other == t]
+        incidence += surviving * Fraction(sum(c == event for c in here), at_risk)
+        surviving *= 1 - Fraction(sum(c != CENSORED for c in here), at_risk)
+        path[t] = incidence
+    return path
+
+
+@pytest.mark.parametrize(
+    ("time", "cause", "median"),
+    [
+        ([1, 2, 3], [CENSORED, EVENT, EVENT], 2.0),
+        ([1, 3, 3, 4, 5, 7, 8], [0, 1, 1, 1, 0, 1, 0], 4.0),
+        ([1, 2, 4, 7], [CENSORED, CENSORED, EVENT, COMPETING], 4.0),
+    ],
+)
+def test_a_share_that_is_the_portion_reaches_it_after_censoring_too(time, cause, median):
+    assert exactly(time, cause, EVENT)[median] == Fraction(1, 2)
+    assert quantile(0.5, time, cause)[0] == median
+
+
+def test_quantiles_are_those_of_exact_arithmetic():
+    rng = np.random.default_rng(20)
+    reached = 0
+    for _ in range(400):
+        _, time, cause = random_fits(rng)
+        time, cause = time.tolist(), np.minimum(cause, COMPETING).tolist()
+        shares, failed = (exactly(time, cause, event) for event in (EVENT, COMPETING))
+        for portion in (Fraction(1, 10), Fraction(1, 2), Fraction(9, 10)):
+            never = math.inf if 1 - list(failed.values())[-1] < portion else math.nan
+            expected = next((t for t, share in shares.items() if share >= portion), never)
+            np.testing.assert_equal(quantile(float(portion), time, cause)[0], float(expected))
+            reached += portion in shares.values()
+    assert reached > 20, "portions must be met exactly in some"
+
+
+def test_a_curve_that_ends_at_one_is_worth_its_replicates():
+    """Rounding must not make a share of 1 one that is almost 1 with a variance of almost 0."""
+    rng = np.random.default_rng(3)
+    for _ in range(60):
+        replicate = np.repeat(np.arange(7), 3)
+        time = rng.integers(2, 12, 21)
+        cause = np.full(21, EVENT)
+        early = rng.choice(21, 3, replace=False)
+        time[early], cause[early] = 1, CENSORED
+        curve = one_curve(time, cause, replicate)
+        assert curve.share[-1] == 1.0
+        assert curve.limits()[0][-1] == pytest.approx(wilson(1.0, 7.0)[0], rel=1e-12)

@@ -1,0 +1,281 @@
+"""Basins of attraction: to which limit EM goes, from every start of a lattice."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import permutations
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import LinearSegmentedColormap, LogNorm, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from pipeline.core.mixture import mixture_quantiles
+from pipeline.core.starts import POPULATION_LIMITS, sample_limits
+from pipeline.plan import Cell
+from pipeline.plots.group import PARAMETERS, Group
+from pipeline.plots.style import OKABE_ITO, WIDTH, finished, power_of_ten
+
+GRID = "grid"  # the init's method
+# Limits with a colour of their own: as many hues as can be told apart in all their shades.
+HUES = tuple(OKABE_ITO[i] for i in (0, 4, 2, 3, 1))
+OTHER = "#777777"
+FAILED = {"max_iter": "#bbbbbb"}  # every other failure is black
+SHADED = (0.02, 0.98)  # quantiles of the iterations between which shades differ
+LIGHTEST = 0.35  # of a colour, the rest white: from there the fewest iterations
+# Two fits have the same limit if no parameter differs by more, in units. A stopping rule leaves
+# fits of one limit much nearer to each other, and optima lie much farther apart.
+RADIUS = 1e-3
+COLUMNS = 3
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Where some fits end.
+
+    Attributes
+    ----------
+    name
+        A letter, or an outcome, or ``other``.
+    means
+        Of a limit with a letter, ascending.
+    color
+        Of its basin.
+    """
+
+    name: str
+    means: tuple[float, ...]
+    color: str
+
+
+def limits(fits: pd.DataFrame, n_components: int) -> tuple[np.ndarray, list[Limit]]:
+    """Tell to which limit each fit of one sample went.
+
+    Converged fits whose estimates agree up to the order of the components share a limit. The
+    largest ones are looked for first, and named by their log-likelihood; what is then left is
+    ``other``. A fit that did not converge belongs to its outcome.
+
+    Parameters
+    ----------
+    fits
+        Rows of ``fits``.
+    n_components
+        Of the model.
+
+    Returns
+    -------
+    places : int, shape (fits,)
+        In the list.
+    limits
+        Those that occur.
+    """
+    columns = np.array([[f"{name}_{k}" for k in range(n_components)] for name in PARAMETERS])
+    estimates = fits[columns.ravel()].to_numpy(float).reshape(-1, 3, n_components)
+    units = fits["sample_scale"].to_numpy(float)[:, None, None] * [[0.0], [1.0], [1.0]]
+    units[:, 0] = 1.0
+    log_likelihoods = fits["log_likelihood"].to_numpy(float)
+    outcomes = fits["outcome"].to_numpy(object)
+    scaled = estimates / units
+
+    found: list[np.ndarray] = []
+    left = outcomes == "converged"
+    # Fits of one limit share their log-likelihood to about that many digits.
+    rounded = np.round(log_likelihoods / np.abs(log_likelihoods[left]).max(initial=1.0), 8)
+    while left.any() and len(found) < len(HUES):
+        _, first, counts = np.unique(rounded[left], return_index=True, return_counts=True)
+        leader = np.flatnonzero(left)[first[np.argmax(counts)]]
+        distances = [
+            np.abs(scaled[:, :, list(order)] - scaled[leader]).max(axis=(1, 2))
+            for order in permutations(range(n_components))
+        ]
+        members = left & (np.min(distances, axis=0) <= RADIUS)
+        found.append(np.flatnonzero(members))
+        left &= ~members
+
+    found.sort(key=lambda members: -log_likelihoods[members].max())
+    places = np.zeros(len(fits), int)
+    named: list[Limit] = []
+    for letter, color, members in zip("ABCDEFG", HUES, found, strict=False):
+        places[members] = len(named)
+        means = np.sort(estimates[members[0], 1])
+        named.append(Limit(letter, tuple(means.tolist()), color))
+    for outcome in sorted(set(outcomes.tolist()) - {"converged"}):
+        places[outcomes == outcome] = len(named)
+        named.append(Limit(outcome.replace("_", " "), (), FAILED.get(outcome, "#000000")))
+    if left.any():
+        places[left] = len(named)
+        named.append(Limit("other", (), OTHER))
+    return places, named
+
+
+def lattice(group: Group, cell: Cell) -> np.ndarray:
+    """Return the values of a starting mean on the cell's lattice, ascending, shape (points,).
+
+    The traces' first rows hold them too, but in an order that is matched to the truth.
+    """
+    options = group.inits[cell.init]
+    points = group.points.get(cell.id)
+    if points is not None:
+        low, high = sample_limits(points[None])[0]
+    else:
+        assert group.truth is not None, "a population has a truth"
+        low, high = mixture_quantiles(group.truth, POPULATION_LIMITS)
+    low = low if options.get("low") is None else options["low"]
+    high = high if options.get("high") is None else options["high"]
+    return np.linspace(low, high, round(cell.starts ** (1.0 / _free_means(group))))
+
+
+def _free_means(group: Group) -> int:
+    return 1 if group.symmetric else group.n_components
+
+
+def _shades(iterations: np.ndarray, norm: LogNorm) -> np.ndarray:
+    share = np.nan_to_num(np.asarray(norm(np.maximum(iterations, 1.0)), float))
+    return LIGHTEST + (1.0 - LIGHTEST) * share
+
+
+def _colors(
+    places: np.ndarray, named: Sequence[Limit], iterations: np.ndarray, norm: LogNorm
+) -> np.ndarray:
+    """RGB of each fit, shape (fits, 3): its limit's colour, lighter for fewer iterations."""
+    full = np.array([to_rgb(limit.color) for limit in named])[places]
+    shade = _shades(iterations, norm)[:, None]
+    return 1.0 - shade * (1.0 - full)
+
+
+def _borders(places: np.ndarray, edges: np.ndarray) -> list:
+    """Return the sides between cells (rows: y) of different places, as segments."""
+    y, x = np.nonzero(places[:, 1:] != places[:, :-1])
+    upright = np.stack([edges[[x + 1, x + 1]], edges[[y, y + 1]]], axis=-1)
+    y, x = np.nonzero(places[1:] != places[:-1])
+    level = np.stack([edges[[x, x + 1]], edges[[y + 1, y + 1]]], axis=-1)
+    return [*np.moveaxis(upright, 1, 0), *np.moveaxis(level, 1, 0)]
+
+
+def _draw_map(
+    axes: Axes,
+    values: np.ndarray,
+    starts: np.ndarray,
+    places: np.ndarray,
+    colors: np.ndarray,
+    named: Sequence[Limit],
+) -> None:
+    """Draw two starting means: the first one to the right, the second one upwards."""
+    size = len(values)
+    # The last mean changes fastest with the number of the start.
+    right, up = starts // size, starts % size
+    image = np.ones((size, size, 3))
+    image[up, right] = colors
+    of_limit = np.full((size, size), -1)
+    of_limit[up, right] = places
+    step = values[1] - values[0]
+    edges = np.append(values - step / 2, values[-1] + step / 2)
+    extent = (edges[0], edges[-1], edges[0], edges[-1])
+    axes.imshow(image, extent=extent, origin="lower", interpolation="nearest", zorder=1)
+    axes.add_collection(
+        LineCollection(_borders(of_limit, edges), colors="black", linewidths=0.3, zorder=2)
+    )
+    for limit in named:
+        for x, y in sorted(set(permutations(limit.means, 2))):
+            if edges[0] < min(x, y) and max(x, y) < edges[-1]:
+                axes.text(
+                    x, y, limit.name, ha="center", va="center", fontsize=7, zorder=4,
+                    bbox={"boxstyle": "circle,pad=0.2", "facecolor": "white", "linewidth": 0.7},
+                )  # fmt: skip
+    axes.set_xlabel("starting mean, component 0")
+    axes.grid(False)
+
+
+def _draw_strip(
+    axes: Axes, values: np.ndarray, starts: np.ndarray, iterations: np.ndarray, colors: list[str]
+) -> None:
+    """Draw one starting mean to the right, and the iterations upwards."""
+    step = values[1] - values[0]
+    axes.bar(values[starts], iterations, step, color=colors, zorder=2)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+    axes.set_xlim(values[0] - step / 2, values[-1] + step / 2)
+    axes.set_ylim(0.0, 1.05 * max(1.0, float(iterations.max())))
+
+
+def _legend(axes: Axes, places: np.ndarray, named: Sequence[Limit], below: float) -> None:
+    counts = np.bincount(places, minlength=len(named))
+    handles = []
+    for limit, count in zip(named, counts, strict=True):
+        where = ", ".join(f"{mean:.2f}" for mean in limit.means).replace("-", "\N{MINUS SIGN}")
+        share = 100.0 * count / len(places)
+        percent = f"{share:.0f} %" if share >= 1 else f"{share:.1g} %"
+        text = f"{limit.name}: {where + ';  ' if where else ''}{percent}"
+        handles.append(Patch(facecolor=limit.color, label=text))
+    axes.legend(
+        handles=handles, loc="upper center", bbox_to_anchor=(0.5, below), handlelength=1.0,
+        fontsize=7.5,
+    )  # fmt: skip
+
+
+def _shade_bar(figure: Figure, panels: np.ndarray, norm: LogNorm) -> None:
+    greys = LinearSegmentedColormap.from_list("shades", [(1.0 - LIGHTEST,) * 3, (0.0, 0.0, 0.0)])
+    bar = figure.colorbar(
+        mpl.cm.ScalarMappable(norm, greys), ax=panels, location="bottom", shrink=0.5, aspect=40,
+        extend="both",
+        pad=0.02,
+    )  # fmt: skip
+    bar.set_label("iterations: the darker a colour, the more")
+    bar.locator = LogLocator(subs=(1.0, 2.0, 5.0))
+    bar.minorlocator = NullLocator()
+    bar.update_ticks()
+    bar.ax.xaxis.set_major_formatter(FuncFormatter(power_of_ten))
+
+
+def _with_lattice(group: Group) -> list[tuple[Cell, pd.DataFrame]]:
+    """Return the cells with a lattice of one or two means, and their fits of one replicate."""
+    if _free_means(group) > 2:
+        return []
+    on_lattice = [cell for cell in group.cells if group.inits[cell.init]["method"] == GRID]
+    fits = [group.fits_of(cell).query("replicate == 0") for cell in on_lattice]
+    return [pair for pair in zip(on_lattice, fits, strict=True) if len(pair[1])]
+
+
+@finished
+def basins(group: Group) -> Figure | None:
+    """Map the limits that EM reaches from a lattice of starting means, a panel per cell."""
+    cells = _with_lattice(group)
+    if not cells:
+        return None
+    spent = np.concatenate([fits["n_iter"].to_numpy(float) for _, fits in cells])
+    shortest, longest = np.quantile(np.maximum(spent, 1.0), SHADED)
+    norm = LogNorm(shortest, max(longest, 1.1 * shortest), clip=True)
+    flat = _free_means(group) == 2
+    columns = min(COLUMNS, len(cells)) if flat else 1
+    lines = -(-len(cells) // columns)
+    height = (0.93 * WIDTH / max(columns, 2) + 0.9) if flat else 2.1
+    figure = Figure(figsize=(WIDTH, height * lines + 0.8), layout="constrained")
+    panels = figure.subplots(lines, columns, squeeze=False)
+    for axes, (cell, fits) in zip(panels.flat, cells, strict=False):
+        values = lattice(group, cell)
+        places, named = limits(fits, group.n_components)
+        iterations = fits["n_iter"].to_numpy(float)
+        starts = fits["start"].to_numpy()
+        if flat:
+            colors = _colors(places, named, iterations, norm)
+            _draw_map(axes, values, starts, places, colors, named)
+        else:
+            full = [named[place].color for place in places]
+            _draw_strip(axes, values, starts, iterations, full)
+            axes.set_xlabel("starting mean t of component 0; the other starts at \N{MINUS SIGN}t")
+            axes.set_ylabel("iterations")
+        several = len(group.labels) > 1
+        size = group.size_label(cell.sample_size)
+        axes.set_title(f"{size}, {group.label(cell)}" if several else size)
+        _legend(axes, places, named, -0.25 if flat else -0.35)
+    for axes in panels.flat[len(cells) :]:
+        axes.set_visible(False)
+    if flat:
+        for axes in panels[:, 0]:
+            axes.set_ylabel("starting mean, component 1")
+        _shade_bar(figure, panels, norm)
+    figure.suptitle(f"{group.title}: replicate 0")
+    return figure

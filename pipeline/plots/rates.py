@@ -1,0 +1,88 @@
+"""The rate at which fits converged against the rate that theory gives."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pipeline.plots.group import FEWEST_FITS, Group
+from pipeline.plots.style import (
+    MARKERS,
+    WIDTH,
+    finished,
+    legend_below,
+    log_axis,
+    series_colors,
+)
+
+MOST_FITS = 2000  # drawn of a colour; more lie upon one another
+TICKS = (0.0, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999)
+SMALLEST = 1e-16  # difference drawn: where two rates agree to the last bit
+
+
+def nines(rates: np.ndarray) -> np.ndarray:
+    """Return -log10(1 - rate): 1 for 0.9, 2 for 0.99; rates crowd below 1."""
+    return -np.log10(1.0 - rates)
+
+
+def compared(group: Group) -> pd.DataFrame:
+    """Return the fits that have both rates, in [0, 1); ``series`` is what tells them apart."""
+    fits = group.fits.dropna(subset=["rate_observed", "rate_theory"])
+    rates = fits[["rate_observed", "rate_theory"]]
+    fits = fits[((rates >= 0.0) & (rates < 1.0)).all(axis=1)]
+    names = {
+        cell.id: group.size_label(cell.sample_size) if len(group.sizes) > 1 else group.label(cell)
+        for cell in group.cells
+    }
+    return fits.assign(series=fits["cell"].map(names))
+
+
+def _rate_axis(axes: Axes, which: str, low: float, high: float) -> None:
+    """Label an axis of nines with the rates themselves."""
+    places = nines(np.array(TICKS))
+    shown = (places >= low) & (places <= high)
+    labels = [f"{tick:g}" for tick in np.array(TICKS)[shown]]
+    (axes.set_xticks if which == "x" else axes.set_yticks)(places[shown], labels)
+    (axes.set_xlim if which == "x" else axes.set_ylim)(low, high)
+
+
+@finished
+def rates(group: Group) -> Figure | None:
+    """Draw each fit's observed rate against its theoretical one, and how far they differ."""
+    fits = compared(group)
+    if len(fits) < FEWEST_FITS:
+        return None
+    labels = [group.size_label(size) for size in group.sizes]
+    series = labels if len(labels) > 1 else group.labels
+    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+    agreement, difference = figure.subplots(1, 2)
+    both = nines(fits[["rate_observed", "rate_theory"]].to_numpy(float))
+    margin = 0.05 * (float(np.ptp(both)) or 1.0)
+    low, high = float(both.min()) - margin, float(both.max()) + margin
+    for place, (name, color) in enumerate(series_colors(series).items()):
+        rows = fits[fits["series"] == name]
+        rows = rows.iloc[:: max(1, -(-len(rows) // MOST_FITS))]
+        theory = nines(rows["rate_theory"].to_numpy(float))
+        observed = rows["rate_observed"].to_numpy(float)
+        apart = np.abs(observed - rows["rate_theory"].to_numpy(float))
+        for axes, heights in (
+            (agreement, nines(observed)),
+            (difference, np.maximum(apart, SMALLEST)),
+        ):
+            axes.plot(
+                theory, heights, linestyle="", marker=MARKERS[place % len(MARKERS)], markersize=3,
+                color=color, alpha=0.6, markeredgewidth=0, label=name, rasterized=True,
+            )  # fmt: skip
+    agreement.plot([low, high], [low, high], color="black", linestyle="--", linewidth=0.9, zorder=3)
+    for axes in (agreement, difference):
+        _rate_axis(axes, "x", low, high)
+        axes.set_xlabel("rate in theory")
+    _rate_axis(agreement, "y", low, high)
+    agreement.set_ylabel("rate observed")
+    agreement.set_title("agreement")
+    log_axis(difference)
+    difference.set_ylabel("rate observed \N{MINUS SIGN} rate in theory, absolute")
+    difference.set_title("how far they differ")
+    figure.suptitle(f"{group.title}: {len(fits)} of {len(group.fits)} fits have both rates")
+    legend_below(figure, agreement)
+    return figure

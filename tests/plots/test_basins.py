@@ -1,0 +1,188 @@
+"""Maps of basins: a planted example of limits, places on the lattice, and the drawn cells."""
+
+from dataclasses import replace
+from itertools import permutations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.core.model import make_model
+from pipeline.core.starts import draw_population_starts, draw_starts
+from pipeline.plots import png_bytes, svg_bytes
+from pipeline.plots.basins import HUES, RADIUS, lattice, limits
+from tests.factories import make_study
+from tests.plots.conftest import draw, groups_of
+
+TRUTH = "+mixture.far={weights: [0.5,0.3,0.2], means: [-6,0,5], scales: [0.5,0.5,0.5]}"
+GRID = (
+    "experiment=notebook",
+    "mixture=[]",
+    TRUTH,
+    "model=[]",
+    "+model.two={n_components: 2}",
+    "init=[grid]",
+    "init.grid.points=4",
+    "init.grid.low=-7.0",
+    "init.grid.high=6.0",
+    "sample_sizes=[60,90]",
+    "replicates=2",
+    "schedule=converge",
+    "schedule.max_iter=40",
+    "schedule.stop.tolerance=1e-6",
+)
+
+
+@pytest.fixture(scope="module")
+def group():
+    (found,) = groups_of(make_study(*GRID))
+    return found
+
+
+def planted(centres, sizes, random, n_components, order=None):
+    """Fits at each centre (K, 3), jittered far below the radius, their components shuffled."""
+    rows, owners = [], []
+    for owner, (centre, size) in enumerate(zip(centres, sizes, strict=True)):
+        for _ in range(size):
+            theta = np.array(centre) + random.uniform(-1e-5, 1e-5, (n_components, 3))
+            theta = theta[random.permutation(n_components)]
+            values = {
+                f"{name}_{k}": theta[k, column]
+                for column, name in enumerate(("weight", "mean", "scale"))
+                for k in range(n_components)
+            }
+            likelihood = {"log_likelihood": -100.0 * (owner + 1), "sample_scale": 2.0}
+            rows.append(values | likelihood | {"outcome": "converged", "n_iter": 5})
+            owners.append(owner)
+    shuffle = random.permutation(len(rows))
+    return pd.DataFrame(rows).iloc[shuffle].reset_index(drop=True), np.array(owners)[shuffle]
+
+
+@pytest.mark.parametrize("n_components", [1, 2, 3])
+def test_planted_limits_are_found_whatever_the_order_of_the_components(n_components):
+    random = np.random.default_rng(3)
+    centres = [random.uniform(1, 5, (n_components, 3)) for _ in range(4)]
+    fits, owners = planted(centres, [7, 30, 12, 2], random, n_components)
+    places, named = limits(fits, n_components)
+    # Owner 0 has the largest log-likelihood: it is A.
+    np.testing.assert_array_equal(places, owners)
+    assert [limit.name for limit in named] == ["A", "B", "C", "D"]
+    for limit, centre in zip(named, centres, strict=True):
+        np.testing.assert_allclose(limit.means, np.sort(centre[:, 1]), atol=2e-5)
+
+
+def test_limits_agree_with_pairs_of_fits():
+    """Naive: two fits share a limit if some order of the components brings them together."""
+    random = np.random.default_rng(5)
+    centres = [[[0.5, 0, 1], [0.5, 2, 1]], [[0.5, 0, 2], [0.5, 2, 1]], [[0.4, 0, 1], [0.6, 2, 1]]]
+    fits, _ = planted(centres, [5, 4, 3], random, 2)
+    # Equal likelihoods must not join what parameters tell apart.
+    fits["log_likelihood"] = -50.0
+    places, _ = limits(fits, 2)
+    theta = fits[[f"{p}_{k}" for k in (0, 1) for p in ("weight", "mean", "scale")]].to_numpy()
+    theta = theta.reshape(-1, 2, 3) / np.array([1.0, 2.0, 2.0])
+    for i in range(len(fits)):
+        for j in range(len(fits)):
+            near = min(
+                np.abs(theta[i][list(order)] - theta[j]).max() for order in permutations((0, 1))
+            )
+            assert (places[i] == places[j]) == (near <= RADIUS)
+
+
+def test_outcomes_and_small_limits_have_names_of_their_own():
+    random = np.random.default_rng(7)
+    centres = [np.array([[0.5, k, 1.0], [0.5, k + 2.0, 1.0]]) for k in range(8)]
+    fits, owners = planted(centres, [9, 8, 7, 6, 5, 4, 3, 2], random, 2)
+    outcomes = fits["outcome"].to_numpy(object).copy()
+    outcomes[np.flatnonzero(owners == 1)[:3]] = ["degenerate_scale", "max_iter", "max_iter"]
+    fits["outcome"] = outcomes
+    places, named = limits(fits, 2)
+    names = np.array([limit.name for limit in named])
+    letters = list("ABCDE")[: len(HUES)]
+    assert names.tolist() == [*letters, "degenerate scale", "max iter", "other"]
+    assert (names[places][outcomes == "max_iter"] == "max iter").all()
+    assert (names[places][outcomes == "degenerate_scale"] == "degenerate scale").all()
+    assert set(owners[names[places] == "other"]) == {5, 6, 7}
+    assert len({limit.color for limit in named}) == len(named)
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("ends", [(None, None), (-3.0, None), (-2.0, 7.0)])
+def test_places_are_where_the_init_starts(group, symmetric, ends):
+    """The init itself is the oracle, on a sample and on the population."""
+    options = {"low": ends[0], "high": ends[1]}
+    init = {"method": "grid", "points": None, **options}
+    changed = replace(group, symmetric=symmetric, inits={"grid": init})
+    model = make_model(2, "equal", "symmetric", [1.0, 1.0]) if symmetric else make_model(2)
+    key, n_starts = np.array([1, 2], np.uint64), 4 if symmetric else 16
+    cell = replace(group.cells[0], starts=n_starts)
+    options = options | {"points": 4}
+    for population in (False, True):
+        if population:
+            drawn = draw_population_starts(
+                "grid", model, group.truth, key, range(n_starts), options
+            )
+            changed = replace(changed, points={})
+        else:
+            points = group.points[cell.id][None]
+            drawn = draw_starts("grid", points, model, None, key, [0], range(n_starts), options)
+        values = lattice(changed, cell)
+        means = drawn.means[0]
+        start = np.arange(n_starts)
+        if symmetric:
+            np.testing.assert_allclose(means[:, 0], values[start], rtol=1e-12, atol=1e-12)
+        else:
+            np.testing.assert_allclose(means[:, 0], values[start // 4], rtol=1e-12, atol=1e-12)
+            np.testing.assert_allclose(means[:, 1], values[start % 4], rtol=1e-12, atol=1e-12)
+
+
+def test_the_map_shows_the_table(group):
+    figure = draw(group, "basins")
+    maps = [axes for axes in figure.axes if axes.images]
+    assert len(maps) == 2
+    for axes, cell in zip(maps, group.cells, strict=True):
+        fits = group.fits_of(cell).query("replicate == 0").reset_index(drop=True)
+        assert len(fits) == 16
+        places, named = limits(fits, 2)
+        image = np.asarray(axes.images[0].get_array())
+        low, high = axes.images[0].get_extent()[:2]
+        values = [-7 + 13 * i / 3 for i in range(4)]
+        step = 13 / 3
+        assert (low, high) == pytest.approx((-7 - step / 2, 6 + step / 2))
+        np.testing.assert_allclose(lattice(group, cell), values)
+        texts = [text.get_text() for text in axes.get_legend().get_texts()]
+        for row, place in zip(fits.itertuples(), places, strict=True):
+            # The last mean changes fastest; it is drawn upwards.
+            shown = image[row.start % 4, row.start // 4]
+            full = np.array([int(named[place].color[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+            shade = (1 - shown) / np.where(full < 1, 1 - full, np.nan)
+            assert np.nanmax(shade) == pytest.approx(np.nanmin(shade))
+            assert 0.35 <= np.nanmin(shade) <= 1.0 + 1e-12
+        for limit, count in zip(named, np.bincount(places), strict=True):
+            (text,) = [text for text in texts if text.startswith(f"{limit.name}:")]
+            assert text.endswith(f"{100 * count / 16:.0f} %")
+
+
+def test_more_iterations_are_darker(group):
+    figure = draw(group, "basins")
+    cell = group.cells[0]
+    fits = group.fits_of(cell).query("replicate == 0").reset_index(drop=True)
+    places, named = limits(fits, 2)
+    image = np.asarray(figure.axes[0].images[0].get_array())
+    starts = fits["start"].to_numpy()
+    light = image[starts % 4, starts // 4].sum(axis=1)
+    for place in range(len(named)):
+        of_limit = places == place
+        order = np.argsort(fits["n_iter"].to_numpy()[of_limit], kind="stable")
+        assert (np.diff(light[of_limit][order]) <= 1e-12).all()
+    assert np.ptp(light) > 0.1
+
+
+def test_the_same_bytes_again(group):
+    assert svg_bytes(draw(group, "basins")) == svg_bytes(draw(group, "basins"))
+    assert png_bytes(draw(group, "basins")) == png_bytes(draw(group, "basins"))
+
+
+def test_nothing_without_a_lattice_of_one_or_two_means(group, study):
+    assert draw(study, "basins") is None
+    assert draw(replace(group, fits=group.fits.iloc[:0]), "basins") is None
