@@ -25,7 +25,7 @@ HYDRA_FLAGS = {"-m", "--multirun", "-h", "--help", "--hydra-help", "-c", "--cfg"
 HYDRA_FLAGS |= {"-sc", "--shell-completion", "--version"}
 
 
-def run_stages(config: dict[str, Any], folder: Path) -> None:
+def run_stages(config: dict[str, Any], folder: Path, overrides: Sequence[str] = ()) -> None:
     """Run every stage on a checked configuration, into one results folder."""
     from pipeline.stages.aggregate import aggregate
     from pipeline.stages.fit import fit
@@ -34,7 +34,7 @@ def run_stages(config: dict[str, Any], folder: Path) -> None:
     from pipeline.stages.report import report
     from pipeline.stages.track import track
 
-    plan(config, folder)
+    plan(config, folder, overrides)
     for stage in (generate, fit, aggregate, report, track):
         with timed(stage.__name__, folder):
             stage(folder)
@@ -61,9 +61,9 @@ def multirun() -> None:
         config = checked(composed, settings.runtime.choices["experiment"])
         folder = Path(config["results_dir"]) / config["experiment"]
         if settings.mode == RunMode.MULTIRUN:
-            overrides = settings.job.override_dirname
-            folder = job_folder(config["results_dir"], config["experiment"], overrides)
-        run_stages(config, folder)
+            name = settings.job.override_dirname
+            folder = job_folder(config["results_dir"], config["experiment"], name)
+        run_stages(config, folder, list(settings.overrides.task))
 
     job()
 
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str]) -> None:
     """Run, sweep or show what the command line says."""
     if not HYDRA_FLAGS & set(arguments):
         config = compose(arguments)
-        run_stages(config, Path(config["results_dir"]) / config["experiment"])
+        run_stages(config, Path(config["results_dir"]) / config["experiment"], arguments)
         return
     if {"-m", "--multirun"} & set(arguments):
         # Every job is checked before the first one runs, and before Hydra makes a folder.

@@ -7,6 +7,7 @@
 import logging
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ from pipeline.statistics.claims import check as check_claims
 log = logging.getLogger(__name__)
 
 
-def plan(config: dict[str, Any], folder: Path) -> Plan:
+def plan(config: dict[str, Any], folder: Path, overrides: Sequence[str] = ()) -> Plan:
     """Plan a checked configuration into a results folder; nothing is written on bad input."""
-    result, remarks = make_plan(config)
+    result, remarks = make_plan(config, overrides)
     check_claims(result)
     for remark in remarks:
         log.info("%s", remark)
@@ -49,8 +50,9 @@ def _check_space(result: Plan, folder: Path) -> None:
 
 def main() -> None:
     """Plan what the command line and `params.yaml` say."""
-    config = compose([*params()["overrides"], *sys.argv[1:]])
-    plan(config, Path(config["results_dir"]) / config["experiment"])
+    overrides = [*params()["overrides"], *sys.argv[1:]]
+    config = compose(overrides)
+    plan(config, Path(config["results_dir"]) / config["experiment"], overrides)
 
 
 if __name__ == "__main__":
