@@ -1,19 +1,34 @@
 """The page and the stage that writes it."""
 
+import hashlib
+import json
+import math
 import re
+import shlex
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from pipeline.config import compose
 from pipeline.errors import InputError
 from pipeline.figures import FIGURES
 from pipeline.plan import write_plan
-from pipeline.report import Picture, errors_table, outcomes_table, render_report, rounded
+from pipeline.planning import make_plan
+from pipeline.report import Picture, PlayerPart, page, render_report
+from pipeline.report.claims import number
+from pipeline.report.page import command, lock
+from pipeline.report.tables import comparison_tables, errors_table, outcomes_table
 from pipeline.stages import report as stage
 from pipeline.stages.report import report
+from pipeline.statistics.claims import claims
+from pipeline.statistics.comparisons import comparisons
+from pipeline.statistics.presentation import rounded
+from pipeline.statistics.references import derived
+from pipeline.statistics.slopes import slopes
 from pipeline.tables import OUTCOMES
 from tests.factories import Study, make_study, write_study
 
@@ -33,10 +48,19 @@ def study() -> Study:
     return make_study(*SMALL)
 
 
+def tables(study: Study) -> dict[str, pd.DataFrame]:
+    """Return what the stage aggregate would have made of a study for the page."""
+    convergence, plan = study.convergence, study.plan
+    lines = slopes(convergence, plan)
+    paired = comparisons(study.fits, plan, derived(study.fits, plan))
+    said = claims(convergence, lines, plan)
+    return {"convergence": convergence, "slopes": lines, "comparisons": paired, "claims": said}
+
+
 class Page(HTMLParser):
     """Collects tags with attributes, and text; fails on tags that are closed out of order."""
 
-    VOID = frozenset({"meta", "img", "br"})
+    VOID = frozenset({"meta", "img", "br", "input"})
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -81,16 +105,18 @@ def test_rounded(value, mcse, text):
 
 def test_the_page_is_whole_self_contained_and_repeats(study):
     picture = Picture("g", "t", 'a "quoted" <caption>', b"<svg xmlns='x'/>")
-    html = render_report(study.plan, study.convergence, [picture])
-    assert html == render_report(study.plan, study.convergence, [picture])
+    html = render_report(study.plan, tables(study), [picture])
+    assert html == render_report(study.plan, tables(study), [picture])
     page = Page(html)
     names = [tag for tag, _ in page.tags]
-    assert "script" not in names and "link" not in names
+    assert "link" not in names and "default-src 'none'" in html
     for _, attributes in page.tags:
+        assert not [key for key in attributes if key.startswith("on")]
         for key in ("src", "href"):
             target = attributes.get(key) or "#"
-            assert target.startswith(("#", "data:image/")) or re.fullmatch(r"[\w.]+", target)
-    assert "http" not in html.replace("http://www.w3.org", "")
+            known = target.startswith(("#", "data:image/")) or target == "../index.html"
+            assert known or re.fullmatch(r"[\w.]+", target)
+    assert "http" not in html.replace("http://www.w3.org", "").replace("http-equiv", "")
     for text in (
         study.plan.title,
         study.plan.question,
@@ -105,9 +131,145 @@ def test_the_page_is_whole_self_contained_and_repeats(study):
 
 def test_text_from_the_configuration_is_escaped(study):
     plan = replace(study.plan, title="<script>alert(1)</script> & Co", question="a < b?")
-    html = render_report(plan, study.convergence, [])
-    assert "<script" not in html
+    html = render_report(plan, tables(study), [])
+    assert "<script>alert" not in html
     assert "<script>alert(1)</script> & Co" in Page(html).text
+
+
+def test_data_for_the_script_are_escaped(study):
+    told = {"title": "</script><script>alert(1)</script>&'", "value": 0.1 + 0.2}
+    told |= {"cells": [{"id": "<i>", "label": "&"}], "colors": [], "truth": None}
+    part = PlayerPart("g", "n", told | {"comparable": False, "samples": {}})
+    html = render_report(study.plan, tables(study), [], [part])
+    assert "<script>alert" not in html
+    (data,) = re.findall(r'<script type="application/json">(.*?)</script>', html)
+    assert not set("<>&'") & set(data)
+    assert json.loads(data)["title"] == told["title"]
+    assert json.loads(data)["value"] == told["value"]
+    with pytest.raises(ValueError, match="JSON"):
+        render_report(
+            study.plan, tables(study), [], [replace(part, data=part.data | {"x": math.nan})]
+        )
+
+
+CLAIM = "name: {0}, claim: {0} <holds>, source: S & {0}, statistic: rmse_mean_0"
+
+
+def claimed(*entries: str) -> Study:
+    """Make a study of 40 replicates with claims, cells of two inits."""
+    list_ = ",".join(f"{{{entry}}}" for entry in entries)
+    small = ("experiment=notebook", "model=[free]", "replicates=40", "schedule.max_iter=2")
+    return make_study(*small, "init=[random_points,kmeans_pp]", f"claims=[{list_}]")
+
+
+def test_claims_come_first_with_their_verdicts():
+    study = claimed(
+        CLAIM.format("good") + ", at_least: 0",
+        CLAIM.format("planted") + ", at_least: 1000, where: {init: kmeans_pp}",
+        CLAIM.format("open") + ", at_least: 0, where: {init: kmeans_pp}, allowed_missing: 0",
+    )
+    found = tables(study)
+    # As if the last one had too few replicates.
+    last = found["claims"]["name"] == "open"
+    found["claims"].loc[last, ["verdict", "claim_verdict"]] = "inconclusive"
+    found["claims"].loc[last, "reason"] = "5 replicates < 30"
+    assert found["claims"]["verdict"].tolist() == [
+        *["supported"] * 2, "refuted", "inconclusive"
+    ]  # fmt: skip
+    html = render_report(study.plan, found)
+    assert html.index('id="claims"') < html.index('id="setting"') < html.index('id="tables"')
+    shown = [Page(item) for item in re.findall(r'<li id="claim-.*?\n</li>', html, re.DOTALL)]
+    words = [" ".join(item.text.split()) for item in shown]
+    verdicts = ("✓ supported", "✗ refuted", "? inconclusive")
+    for name, item, text, verdict in zip(
+        ("good", "planted", "open"), shown, words, verdicts, strict=True
+    ):
+        assert text.startswith(f"{verdict} {name} <holds> S & {name}")
+        colored = {attributes.get("class") for _, attributes in item.tags}
+        assert f"verdict {verdict[2:]}" in colored
+    assert words[0].count("supported") == 3  # the claim, and each of its cells
+    assert "rmse_mean_0, at least 1000." in words[1]
+    row = found["claims"].iloc[2]
+    step = row["high"] - row["low"]
+    assert f"{number(row['low'], step)} to {number(row['high'], step)}" in words[1]
+    assert f"{100 * row['level']:.6g} % interval" in words[1] and "from 40 replicates" in words[1]
+    assert "No verdict: 5 replicates < 30." in words[2]
+    assert "3 claims: 1 supported, 1 refuted, 1 inconclusive." in Page(html).text
+
+
+def test_without_claims_nothing_is_said_of_them(study):
+    html = render_report(study.plan, tables(study))
+    assert 'id="claims"' not in html and ">Claims<" not in html
+
+
+@pytest.mark.parametrize(
+    ("value", "step", "text"),
+    [
+        (-0.470698, 0.1224, "−0.471"),
+        (0.65673604712345, 3.8e-8, "0.6567360471"),
+        (2.4e-11, 6.8e-9, "2.4e−11"),
+        (-0.5 + 0.1, math.nan, "−0.4"),
+        (math.inf, math.nan, "∞"),
+        (math.nan, 1.0, "–"),
+        (0.0, 1.0, "0"),
+        (1234567.0, 10.0, "1234567"),
+    ],
+)
+def test_numbers_show_what_their_interval_knows(value, step, text):
+    assert number(value, step) == text
+
+
+def test_pairs_and_slopes_are_tabulated(study):
+    law = "slopes=[{name: law, statistic: rmse_mean_0, factor: sample_size}]"
+    sizes = make_study(
+        "experiment=notebook", "model=[free]", "init=[random_points,kmeans_pp]", "replicates=3",
+        "sample_sizes=[20,30,40]", "schedule.max_iter=2", law,
+    )  # fmt: skip
+    found = tables(sizes)
+    text = " ".join(Page(render_report(sizes.plan, found)).text.split())
+    slope = found["slopes"].iloc[0]
+    assert rounded(slope["slope"], slope["slope_se"]) in text
+    (table,) = comparison_tables(found["comparisons"], 2)
+    paired = found["comparisons"]
+    row = paired[paired["statistic"] == "log_likelihood"].iloc[0]
+    assert len(table.rows) == 2 and table.left_out == 1
+    assert table.header[0] == "n" and table.rows[0][:3] == ("20", "random_points", "kmeans_pp")
+    assert rounded(row["difference"], row["mcse"]) in table.rows[0]
+    assert all(len(line) == len(table.header) for line in table.rows)
+    assert table.n_labels + sum(span for _, span in table.spans) == len(table.header)
+
+
+def test_the_command_has_the_overrides_that_decide_something():
+    given = ["experiment=notebook", "seed=3", "results_dir=/x", "tracking=none", "+init.a={x: 1}"]
+    given += ["hydra.run.dir=.", "executor.workers=2", "~measures", "store_dir=y"]
+    plan, _ = make_plan(compose(["seed=3"]), given)
+    assert plan.overrides == ("seed=3", "+init.a={x: 1}", "~measures")
+    assert command(plan) == (
+        "python -m pipeline experiment=notebook seed=3 '+init.a={x: 1}' '~measures'"
+    )
+    assert shlex.split(command(plan))[3:] == ["experiment=notebook", *plan.overrides]
+    hashes = plan.hashes, make_plan(compose(["seed=3"]))[0].hashes
+    assert {name for name in hashes[0] if hashes[0][name] != hashes[1][name]} == {"report"}
+
+
+def test_the_lock_is_named_by_its_hash(study, tmp_path, monkeypatch):
+    file = tmp_path / "requirements.lock"
+    file.write_bytes(b"numpy==9.8 \\\n    --hash=x\nnumpydoc==1\nscipy==7\n")
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+    assert lock(file) == f"{digest} (numpy 9.8, scipy 7)"
+    monkeypatch.setattr(page, "LOCK", file)
+    assert digest in render_report(study.plan, tables(study))
+    monkeypatch.setattr(page, "LOCK", tmp_path / "none")
+    assert "There was no requirements.lock" in render_report(study.plan, tables(study))
+
+
+def test_tables_of_a_huge_study_are_capped(study, monkeypatch):
+    whole = Page(render_report(study.plan, tables(study)))
+    monkeypatch.setattr(page, "MOST_CELLS", 3)
+    capped = Page(render_report(study.plan, tables(study)))
+    assert "1 further cells are left out of these tables" in " ".join(capped.text.split())
+    rows = [sum(tag == "tr" for tag, _ in each.tags) for each in (whole, capped)]
+    assert rows[0] - rows[1] == 3
 
 
 def test_all_outcomes_are_told_also_those_that_did_not_happen(study):
@@ -138,12 +300,12 @@ def test_no_errors_without_a_comparable_truth():
         "experiment=notebook", "+model.three={n_components: 3}", "model=[]", "replicates=2"
     )
     assert errors_table(study.plan.cells, study.convergence) is None
-    assert "bias of" not in render_report(study.plan, study.convergence, [])
+    assert "bias of" not in render_report(study.plan, tables(study), [])
 
 
 def test_one_replicate_is_said():
     study = make_study("experiment=notebook")
-    text = Page(render_report(study.plan, study.convergence, [])).text
+    text = Page(render_report(study.plan, tables(study), [])).text
     assert "There is one replicate" in text
 
 
@@ -170,6 +332,7 @@ def test_the_stage_writes_the_same_bytes_again_and_removes_stale_files(study, tm
     assert contents(tmp_path / "a") == first == contents(tmp_path / "elsewhere" / "b")
     html = first["report.html"].decode()
     assert str(tmp_path) not in html
+    assert html.count('<section class="player"') == 2
     assert html.count("<img ") == len(
         [name for name in first if name.endswith(".svg") and name.startswith("figures/")]
     )
@@ -182,8 +345,35 @@ def test_a_minimal_report_has_the_tables_alone(study, tmp_path):
     report(tmp_path)
     assert not [name for name in contents(tmp_path) if name.startswith("figures/")]
     page = Page((tmp_path / "report.html").read_text("utf-8"))
-    assert "img" not in [tag for tag, _ in page.tags]
+    assert not {"img", "svg", "button"} & {tag for tag, _ in page.tags}
     assert "converged share" in page.text
+
+
+def test_figures_do_not_depend_on_the_number_of_processes(study, tmp_path):
+    found = []
+    for workers in (1, 2):
+        executor = study.plan.config["executor"] | {"workers": workers}
+        plan = replace(study.plan, config=study.plan.config | {"executor": executor})
+        write_study(replace(study, plan=plan), tmp_path / str(workers))
+        report(tmp_path / str(workers))
+        found.append(contents(tmp_path / str(workers)))
+    one, two = ({k: v for k, v in each.items() if k != "plan.yaml"} for each in found)
+    assert one == two
+
+
+def test_pictures_without_room_are_told(study, tmp_path, monkeypatch):
+    write_study(study, tmp_path)
+    report(tmp_path)
+    whole = (tmp_path / "report.html").read_text("utf-8")
+    size = len(whole)
+    monkeypatch.setattr(stage, "MOST_BYTES", size // 2)
+    report(tmp_path)
+    html = (tmp_path / "report.html").read_text("utf-8")
+    assert 0 < html.count("<img ") < whole.count("<img ")
+    assert "room for the figures of 1 pairs" in html
+    assert len([name for name in contents(tmp_path) if name.endswith(".svg")]) == whole.count(
+        "<img "
+    )
 
 
 def test_the_configuration_chooses_figures_and_their_order(study, tmp_path):
