@@ -22,7 +22,8 @@ def folder(tmp_path_factory):
     """Write a study of two truths, with sizes that need thinning, and its page."""
     place = tmp_path_factory.mktemp("player") / "notebook"
     overrides = ("mixture=[notebook,marron_wand_09_trimodal]", "model=[free]", "replicates=2")
-    overrides += ("init=[random_points,kmeans_pp]", "schedule.max_iter=30", "sample_sizes=[50,900]")
+    overrides += ("init=[random_points,kmeans_pp]", "schedule.max_iter=6", "sample_sizes=[50,900]")
+    overrides += ("figures=[outcome_shares]", "schedule.snapshots=[0]")
     write_study(make_study("experiment=notebook", *overrides), place)
     report(place)
     return place
@@ -77,7 +78,8 @@ def test_its_axes_are_those_of_the_figures(folder):
     """The top is the highest of the pictures' tops, which `snapshots` finds from its curves."""
     for group in groups(folder).values():
         data = player(group)
-        for cell, shown in zip(group.cells, data["cells"], strict=True):
+        # The first and the last: drawing takes its time.
+        for cell, shown in zip(group.cells[::3], data["cells"][::3], strict=True):
             tops = []
             for _, row in group.representative(cell).iterrows():
                 axes = snapshot_picture(
