@@ -42,7 +42,7 @@ def run_shard(config: dict[str, Any]) -> None:
     )  # fmt: skip
 
 
-def run_stages(config: dict[str, Any], folder: Path) -> None:
+def run_stages(config: dict[str, Any], folder: Path, overrides: Sequence[str] = ()) -> None:
     """Run every stage on a checked configuration, into one results folder."""
     if config["shard"] is not None:
         run_shard(config)
@@ -54,7 +54,7 @@ def run_stages(config: dict[str, Any], folder: Path) -> None:
     from pipeline.stages.report import report
     from pipeline.stages.track import track
 
-    plan(config, folder)
+    plan(config, folder, overrides)
     for stage in (generate, fit, aggregate, report, track):
         with timed(stage.__name__, folder):
             stage(folder)
@@ -82,9 +82,9 @@ def multirun() -> None:
         config = checked(composed, settings.runtime.choices["experiment"])
         folder = Path(config["results_dir"]) / config["experiment"]
         if settings.mode == RunMode.MULTIRUN:
-            overrides = settings.job.override_dirname
-            folder = job_folder(config["results_dir"], config["experiment"], overrides)
-        run_stages(config, folder)
+            name = settings.job.override_dirname
+            folder = job_folder(config["results_dir"], config["experiment"], name)
+        run_stages(config, folder, list(settings.overrides.task))
 
     job()
 
@@ -111,7 +111,7 @@ def main(arguments: Sequence[str]) -> None:
         return
     if not HYDRA_FLAGS & set(arguments):
         config = compose(arguments)
-        run_stages(config, Path(config["results_dir"]) / config["experiment"])
+        run_stages(config, Path(config["results_dir"]) / config["experiment"], arguments)
         return
     if {"-m", "--multirun"} & set(arguments):
         # Every job is checked before the first one runs, and before Hydra makes a folder.

@@ -78,6 +78,7 @@ class Plan:
     config: dict[str, Any]
     data_sets: tuple[DataSet, ...]
     cells: tuple[Cell, ...]
+    overrides: tuple[str, ...] = ()  # of Hydra, as they were given: those that decide a result
 
     def truth(self, cell: Cell) -> Parameters | None:
         """Return the true parameters behind a cell, or None for observed data."""
@@ -146,6 +147,7 @@ def write_plan(plan: Plan, folder: Path) -> None:
     plain = asdict(plan)
     plain["data_sets"] = [asdict(data) for data in plan.data_sets]
     plain["cells"] = [asdict(cell) for cell in plan.cells]
+    plain["overrides"] = list(plan.overrides)
     text = yaml.dump(plain, Dumper=_Dumper, sort_keys=False, width=100, allow_unicode=True)
     write_text(folder / FILE, text)
 
@@ -166,6 +168,7 @@ def read_plan(folder: Path) -> Plan:
         plain = yaml.load(path.read_text("utf-8"), Loader=loader)
         plain["data_sets"] = tuple(DataSet(**data) for data in plain["data_sets"])
         plain["cells"] = tuple(Cell(**cell) for cell in plain["cells"])
+        plain["overrides"] = tuple(plain.get("overrides", ()))
         return Plan(**plain)
     except (yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{path}: damaged; make it with python -m pipeline.stages.plan") from error

@@ -2,7 +2,8 @@
 
 import hashlib
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -30,8 +31,22 @@ def versions() -> dict[str, str]:
     return {"core": hashlib.sha256(source.encode()).hexdigest()[:16]} | engines
 
 
-def make_plan(config: dict[str, Any]) -> tuple[Plan, list[str]]:
+def deciding_overrides(overrides: Sequence[str]) -> tuple[str, ...]:
+    """Return the overrides that decide a result: not where it goes and how fast it is made."""
+    other = {*NOT_CONTENT, "experiment", "results_dir", "hydra"}
+    keys = [re.match(r"[+~]*(\w*)", override) for override in overrides]
+    return tuple(o for o, key in zip(overrides, keys, strict=True) if key and key[1] not in other)
+
+
+def make_plan(config: dict[str, Any], overrides: Sequence[str] = ()) -> tuple[Plan, list[str]]:
     """Cut a checked configuration into cells.
+
+    Parameters
+    ----------
+    config
+        What `compose` returns.
+    overrides
+        Those that it was composed with, for the plan to tell.
 
     Returns
     -------
@@ -71,15 +86,17 @@ def make_plan(config: dict[str, Any]) -> tuple[Plan, list[str]]:
         for key, value in config.items()
         if key not in ("experiment", "title", "question", "results_dir", "shard")
     }
+    given = deciding_overrides(overrides)
     plan = Plan(
         experiment=config["experiment"],
         title=config["title"] or config["experiment"],
         question=config["question"],
-        hashes=_hashes(config, data_sets, cells, deciding),
+        hashes=_hashes(config, data_sets, cells, deciding, given),
         versions=deciding,
         config=kept,
         data_sets=data_sets,
         cells=cells,
+        overrides=given,
     )
     return plan, remarks
 
@@ -288,6 +305,7 @@ def _hashes(
     data_sets: tuple[DataSet, ...],
     cells: tuple[Cell, ...],
     deciding: dict[str, str],
+    overrides: tuple[str, ...],
 ) -> dict[str, str]:
     generate = [[asdict(data) for data in data_sets], deciding]
     fit = [generate, [asdict(cell) for cell in cells]]
@@ -301,7 +319,7 @@ def _hashes(
         "generate": digest(generate),
         "fit": digest(fit),
         "aggregate": digest([fit, truths, *(config[key] for key in AGGREGATED)]),
-        "report": digest([fit, shown]),
+        "report": digest([fit, shown, overrides]),
         "track": digest([fit, shown, config["tracking"]]),
     }
 

@@ -1,8 +1,9 @@
 """The page and the stage that writes it."""
 
+import json
+import math
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,14 @@ import pytest
 from pipeline.errors import InputError
 from pipeline.figures import FIGURES
 from pipeline.plan import write_plan
-from pipeline.report import Picture, errors_table, outcomes_table, render_report, rounded
+from pipeline.report import Picture, PlayerPart, page, render_report
+from pipeline.report.tables import errors_table, outcomes_table
 from pipeline.stages import report as stage
 from pipeline.stages.report import report
+from pipeline.statistics.presentation import rounded
 from pipeline.tables import OUTCOMES
 from tests.factories import Study, make_study, write_study
+from tests.pages import Page, tables
 
 SMALL = (
     "experiment=notebook",
@@ -31,34 +35,6 @@ SMALL = (
 @pytest.fixture(scope="module")
 def study() -> Study:
     return make_study(*SMALL)
-
-
-class Page(HTMLParser):
-    """Collects tags with attributes, and text; fails on tags that are closed out of order."""
-
-    VOID = frozenset({"meta", "img", "br"})
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.text = ""
-        self.feed(text)
-        assert not self.open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Collect a tag."""
-        self.tags.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        """Check that the innermost tag is the one closed."""
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        """Collect text."""
-        self.text += data
 
 
 @pytest.mark.parametrize(
@@ -81,16 +57,18 @@ def test_rounded(value, mcse, text):
 
 def test_the_page_is_whole_self_contained_and_repeats(study):
     picture = Picture("g", "t", 'a "quoted" <caption>', b"<svg xmlns='x'/>")
-    html = render_report(study.plan, study.convergence, [picture])
-    assert html == render_report(study.plan, study.convergence, [picture])
+    html = render_report(study.plan, tables(study), [picture])
+    assert html == render_report(study.plan, tables(study), [picture])
     page = Page(html)
     names = [tag for tag, _ in page.tags]
-    assert "script" not in names and "link" not in names
+    assert "link" not in names and "default-src 'none'" in html
     for _, attributes in page.tags:
+        assert not [key for key in attributes if key.startswith("on")]
         for key in ("src", "href"):
             target = attributes.get(key) or "#"
-            assert target.startswith(("#", "data:image/")) or re.fullmatch(r"[\w.]+", target)
-    assert "http" not in html.replace("http://www.w3.org", "")
+            known = target.startswith(("#", "data:image/")) or target == "../index.html"
+            assert known or re.fullmatch(r"[\w.]+", target)
+    assert "http" not in html.replace("http://www.w3.org", "").replace("http-equiv", "")
     for text in (
         study.plan.title,
         study.plan.question,
@@ -105,9 +83,34 @@ def test_the_page_is_whole_self_contained_and_repeats(study):
 
 def test_text_from_the_configuration_is_escaped(study):
     plan = replace(study.plan, title="<script>alert(1)</script> & Co", question="a < b?")
-    html = render_report(plan, study.convergence, [])
-    assert "<script" not in html
+    html = render_report(plan, tables(study), [])
+    assert "<script>alert" not in html
     assert "<script>alert(1)</script> & Co" in Page(html).text
+
+
+def test_data_for_the_script_are_escaped(study):
+    told = {"title": "</script><script>alert(1)</script>&'", "value": 0.1 + 0.2}
+    told |= {"cells": [{"id": "<i>", "label": "&"}], "colors": [], "truth": None}
+    part = PlayerPart("g", "n", told | {"comparable": False, "samples": {}})
+    html = render_report(study.plan, tables(study), [], [part])
+    assert "<script>alert" not in html
+    (data,) = re.findall(r'<script type="application/json">(.*?)</script>', html)
+    assert not set("<>&'") & set(data)
+    assert json.loads(data)["title"] == told["title"]
+    assert json.loads(data)["value"] == told["value"]
+    with pytest.raises(ValueError, match="JSON"):
+        render_report(
+            study.plan, tables(study), [], [replace(part, data=part.data | {"x": math.nan})]
+        )
+
+
+def test_tables_of_a_huge_study_are_capped(study, monkeypatch):
+    whole = Page(render_report(study.plan, tables(study)))
+    monkeypatch.setattr(page, "MOST_CELLS", 3)
+    capped = Page(render_report(study.plan, tables(study)))
+    assert "1 further cells are left out of these tables" in " ".join(capped.text.split())
+    rows = [sum(tag == "tr" for tag, _ in each.tags) for each in (whole, capped)]
+    assert rows[0] - rows[1] == 3
 
 
 def test_all_outcomes_are_told_also_those_that_did_not_happen(study):
@@ -138,12 +141,12 @@ def test_no_errors_without_a_comparable_truth():
         "experiment=notebook", "+model.three={n_components: 3}", "model=[]", "replicates=2"
     )
     assert errors_table(study.plan.cells, study.convergence) is None
-    assert "bias of" not in render_report(study.plan, study.convergence, [])
+    assert "bias of" not in render_report(study.plan, tables(study), [])
 
 
 def test_one_replicate_is_said():
     study = make_study("experiment=notebook")
-    text = Page(render_report(study.plan, study.convergence, [])).text
+    text = Page(render_report(study.plan, tables(study), [])).text
     assert "There is one replicate" in text
 
 
@@ -170,6 +173,7 @@ def test_the_stage_writes_the_same_bytes_again_and_removes_stale_files(study, tm
     assert contents(tmp_path / "a") == first == contents(tmp_path / "elsewhere" / "b")
     html = first["report.html"].decode()
     assert str(tmp_path) not in html
+    assert html.count('<section class="player"') == 2
     assert html.count("<img ") == len(
         [name for name in first if name.endswith(".svg") and name.startswith("figures/")]
     )
@@ -182,8 +186,37 @@ def test_a_minimal_report_has_the_tables_alone(study, tmp_path):
     report(tmp_path)
     assert not [name for name in contents(tmp_path) if name.startswith("figures/")]
     page = Page((tmp_path / "report.html").read_text("utf-8"))
-    assert "img" not in [tag for tag, _ in page.tags]
+    assert not {"img", "svg", "button"} & {tag for tag, _ in page.tags}
     assert "converged share" in page.text
+
+
+def test_figures_do_not_depend_on_the_number_of_processes(study, tmp_path):
+    found = []
+    for workers in (1, 2):
+        executor = study.plan.config["executor"] | {"workers": workers}
+        plan = replace(study.plan, config=study.plan.config | {"executor": executor})
+        write_study(replace(study, plan=plan), tmp_path / str(workers))
+        report(tmp_path / str(workers))
+        found.append(contents(tmp_path / str(workers)))
+    one, two = ({k: v for k, v in each.items() if k != "plan.yaml"} for each in found)
+    assert one == two
+
+
+def test_pictures_without_room_are_told(study, tmp_path, monkeypatch):
+    few = study.plan.config | {"figures": ["outcome_shares", "log_likelihood_gap_bands"]}
+    few |= {"schedule": study.plan.config["schedule"] | {"snapshots": [0]}}
+    write_study(replace(study, plan=replace(study.plan, config=few)), tmp_path)
+    report(tmp_path)
+    whole = (tmp_path / "report.html").read_text("utf-8")
+    sizes = [len(uri) for uri in re.findall(r'<img src="(.*?)"', whole)]
+    monkeypatch.setattr(stage, "MOST_BYTES", sum(sizes) * 3 // 4)
+    report(tmp_path)
+    html = (tmp_path / "report.html").read_text("utf-8")
+    assert 0 < html.count("<img ") < whole.count("<img ")
+    assert "room for the figures of 1 pairs" in html
+    assert len([name for name in contents(tmp_path) if name.endswith(".svg")]) == whole.count(
+        "<img "
+    )
 
 
 def test_the_configuration_chooses_figures_and_their_order(study, tmp_path):

@@ -113,7 +113,8 @@ def _point_colors(points: np.ndarray, fitted: Parameters) -> np.ndarray:
     return np.clip(responsibilities.T @ colors, 0.0, 1.0)
 
 
-def _range(points: np.ndarray | None, truth: Parameters | None) -> tuple[float, float]:
+def x_range(points: np.ndarray | None, truth: Parameters | None) -> tuple[float, float]:
+    """Return the ends of the x axis: `REACH` true scales beyond the true means, or the data's."""
     if truth is not None:
         return (
             float(np.min(truth.means - REACH * truth.scales)),
@@ -125,18 +126,24 @@ def _range(points: np.ndarray | None, truth: Parameters | None) -> tuple[float, 
 
 
 def _x_label(points: np.ndarray | None, truth: Parameters | None) -> str:
-    """Name the axis, and say which points it does not show."""
     if points is None:
         return "x (the population: no points)"
-    low, high = _range(points, truth)
+    remark = left_out(points, truth)
+    return f"x ({remark})" if remark else "x"
+
+
+def left_out(points: np.ndarray, truth: Parameters | None) -> str:
+    """Say which points a picture does not show."""
+    low, high = x_range(points, truth)
     outside = int(np.sum((points < low) | (points > high)))
-    step = _point_step(points)
+    step = point_step(points)
     remarks = [f"1 in {step} points drawn"] if step > 1 else []
     remarks += [f"{outside} of {len(points)} points outside"] if outside else []
-    return f"x ({'; '.join(remarks)})" if remarks else "x"
+    return "; ".join(remarks)
 
 
-def _point_step(points: np.ndarray) -> int:
+def point_step(points: np.ndarray) -> int:
+    """Return the distance in a sample of the points that are drawn."""
     return -(-len(points) // MOST_POINTS)
 
 
@@ -155,7 +162,7 @@ class Panel:
 
     def __init__(self, axes: Axes, subject: Subject, rows: Sequence[pd.Series]) -> None:
         self._axes, self._subject = axes, subject
-        self._low, self._high = _range(subject.points, subject.truth)
+        self._low, self._high = x_range(subject.points, subject.truth)
         peak = self._draw_reference()
         top = max([peak, *(self._height(row) for row in rows)])
         top = min(top, HEADROOM * peak) if peak > 0 else top
@@ -170,7 +177,7 @@ class Panel:
         ]
         self.moving: list[Artist] = [*self._lines, self._title]
         if subject.points is not None:
-            self._drawn = subject.points[:: _point_step(subject.points)]
+            self._drawn = subject.points[:: point_step(subject.points)]
             self._marks = axes.scatter(
                 self._drawn,
                 np.zeros_like(self._drawn),

@@ -7,6 +7,7 @@
 import logging
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,9 @@ from pipeline.statistics.claims import check as check_claims
 log = logging.getLogger(__name__)
 
 
-def plan(config: dict[str, Any], folder: Path) -> Plan:
+def plan(config: dict[str, Any], folder: Path, overrides: Sequence[str] = ()) -> Plan:
     """Plan a checked configuration into a results folder; nothing is written on bad input."""
-    result, remarks = make_plan(config)
+    result, remarks = make_plan(config, overrides)
     check_claims(result)
     for remark in remarks:
         log.info("%s", remark)
@@ -53,10 +54,11 @@ def main() -> None:
     if {"-h", "--help"} & set(sys.argv):
         print(__doc__)
         return
-    config = compose([*params()["overrides"], *sys.argv[1:]])
+    overrides = [*params()["overrides"], *sys.argv[1:]]
+    config = compose(overrides)
     if config["shard"] is not None:
         raise InputError("shard: stages work on whole results; allowed: with python -m pipeline")
-    plan(config, Path(config["results_dir"]) / config["experiment"])
+    plan(config, Path(config["results_dir"]) / config["experiment"], overrides)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,20 @@
 """Stage: figures and the page, from the statistics, fits, traces and samples."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from pipeline.figures import FIGURES, FigureKind
 from pipeline.files import atomic_write, remove_others, write_text
 from pipeline.plan import Cell, Plan, read_plan, read_planned
-from pipeline.report import Picture, render_report
+from pipeline.processes import ordered_map
+from pipeline.progress import progress
+from pipeline.report import Picture, PlayerPart, index_page, render_report
+from pipeline.report.index import roots
 from pipeline.stages import run
 from pipeline.tables import (
     FITS,
@@ -26,42 +31,51 @@ from pipeline.tables import (
 if TYPE_CHECKING:
     from pipeline.plots import Group
 
-MOST_GROUPS = 20  # with figures: they keep the page under about 10 MB
+ON_THE_PAGE = ("claims", "comparisons", "slopes")
+MOST_GROUPS = 20  # with figures
 MOST_CELLS = 24  # with single snapshot pictures
+MOST_CHOICES = 60  # cells of a player
+# What keeps the page below 10 MB.
 LARGEST_SVG = 400_000  # bytes: beyond it the page holds the PNG
+MOST_BYTES = 6_000_000  # of pictures, as they stand in the page
+MOST_NUMBERS = 100_000  # of players, about 20 bytes each
 
 
 def report(folder: Path) -> None:
-    """Write `figures/` and `report.html` of a results folder, and remove what is stale there."""
+    """Write `figures/` and `report.html` of a results folder, and the index above it.
+
+    What is stale in `figures/` is removed.
+    """
     plan = read_plan(folder)
     check_parts(folder, plan, [FITS, TRACES])
-    convergence = read_statistics(folder, plan)
+    tables = {"convergence": read_statistics(folder, plan)}
+    tables |= {name: read_table(folder, name) for name in ON_THE_PAGE}
     figures = folder / "figures"
     pictures: list[Picture] = []
-    remark = ""
-    kept: set[Path] = set()
+    players: list[PlayerPart] = []
+    remark, kept = "", set()
     if plan.config["report"] != "minimal":
-        from pipeline.plots import TABLES, groups
-
-        tables = {"fits": read_fits(folder), "traces": read_traces(folder)}
-        tables["convergence"] = convergence
-        tables |= {name: read_table(folder, name) for name in TABLES if name not in tables}
-        all_groups = groups(plan, tables, _points(folder, plan))
-        shown = all_groups[:MOST_GROUPS]
-        if len(shown) < len(all_groups):
-            remark = (
-                f"Figures are drawn for the first {len(shown)} of {len(all_groups)} pairs of truth "
-                "and model; the tables below hold all of them."
-            )
-        for group in shown:
-            pictures += _group_pictures(group, _chosen(plan), figures, kept)
-            _animation_file(group, _chosen(plan), figures, kept)
-            if len(plan.cells) <= MOST_CELLS:
-                _snapshot_files(group, figures / "snapshots", kept)
+        groups = _groups(folder, plan, tables)
+        shown = groups[:MOST_GROUPS]
+        files = _draw(plan, shown, figures)
+        kept = set(files)
+        pictures, n_pictured = _pictures(shown, _chosen(plan), files)
+        players = _players(shown)
+        remark = _remark(n_pictured, len(shown), len(groups))
     for place in (figures, figures / "snapshots"):
         place.mkdir(parents=True, exist_ok=True)
         remove_others(place, {path.name for path in kept if path.parent == place})
-    write_text(folder / "report.html", render_report(plan, convergence, pictures, remark))
+    write_text(folder / "report.html", render_report(plan, tables, pictures, players, remark))
+    for root in roots(folder):
+        _write_index(root / "index.html")
+
+
+def _groups(folder: Path, plan: Plan, tables: dict[str, pd.DataFrame]) -> list["Group"]:
+    from pipeline.plots import TABLES, groups
+
+    every = {"fits": read_fits(folder), "traces": read_traces(folder)} | tables
+    every |= {name: read_table(folder, name) for name in TABLES if name not in every}
+    return groups(plan, every, _points(folder, plan))
 
 
 def _points(folder: Path, plan: Plan) -> dict[str, np.ndarray]:
@@ -83,12 +97,6 @@ def _points(folder: Path, plan: Plan) -> dict[str, np.ndarray]:
     return {cell: points for cell, points in found.items() if points is not None}
 
 
-def _write(path: Path, content: bytes, kept: set[Path]) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(content)
-    kept.add(path)
-
-
 def _chosen(plan: Plan) -> list[FigureKind]:
     """Return the figures that the configuration asks for, in its order."""
     wanted = plan.config["figures"]
@@ -98,42 +106,100 @@ def _chosen(plan: Plan) -> list[FigureKind]:
     return [by_name[name] for name in wanted]
 
 
-def _group_pictures(
-    group: "Group", kinds: Sequence[FigureKind], figures: Path, kept: set[Path]
-) -> list[Picture]:
-    from pipeline.plots import draw, png_bytes, svg_bytes
+def _draw(plan: Plan, groups: Sequence["Group"], figures: Path) -> dict[Path, bytes]:
+    """Draw all figures and pictures into files below `figures`; return their contents."""
+    from pipeline.report.drawing import (
+        Task,
+        alone,
+        animation_files,
+        cell_files,
+        drawn,
+        figure_files,
+    )
 
-    pictures = []
-    for kind in kinds:
-        figure = draw(kind, group)
-        if figure is None:
-            continue
-        svg, png = svg_bytes(figure), png_bytes(figure)
-        for suffix, content in (("svg", svg), ("png", png)):
-            _write(figures / f"{group.name}-{kind.name}.{suffix}", content, kept)
-        image = svg if len(svg) <= LARGEST_SVG else png
-        pictures.append(Picture(group.title, kind.title, kind.caption, image))
-    return pictures
-
-
-def _animation_file(
-    group: "Group", kinds: Sequence[FigureKind], figures: Path, kept: set[Path]
-) -> None:
-    """Write what the snapshots show of the group's first cell as an animation too."""
-    from pipeline.plots.animation import gif_bytes
-
+    kinds = _chosen(plan)
+    tasks: list[Task] = [(figure_files, group, kind) for group in groups for kind in kinds]
     if any(kind.name == "snapshots" for kind in kinds):
-        content = gif_bytes(group, group.cells[0])
-        if content is not None:
-            _write(figures / f"{group.name}-animation.gif", content, kept)
+        first = [(group, group.cells[0]) for group in groups]
+        tasks += [(animation_files, alone(group, cell), cell) for group, cell in first]
+    if len(plan.cells) <= MOST_CELLS:
+        tasks += [
+            (cell_files, alone(group, cell), cell) for group in groups for cell in group.cells
+        ]
+    written = {}
+    with progress("report", len(tasks)) as advance:
+        for files in ordered_map(drawn, tasks, plan.workers):
+            for name, content in files.items():
+                with atomic_write(figures / name) as temporary:
+                    temporary.write_bytes(content)
+                written[figures / name] = content
+            advance(1)
+    return written
 
 
-def _snapshot_files(group: "Group", place: Path, kept: set[Path]) -> None:
-    from pipeline.plots import snapshot_pngs
+def _pictures(
+    groups: Sequence["Group"], kinds: Sequence[FigureKind], files: dict[Path, bytes]
+) -> tuple[list[Picture], int]:
+    """Return the pictures that the page has room for, and of how many groups they are."""
+    by_name = {path.name: content for path, content in files.items()}
 
-    for cell in group.cells:
-        for iteration, png in snapshot_pngs(group, cell):
-            _write(place / f"{cell.id}-{iteration:06d}.png", png, kept)
+    def of(group: "Group", smallest: bool) -> list[Picture]:
+        found = []
+        for kind in kinds:
+            stem = f"{group.name}-{kind.name}"
+            if f"{stem}.svg" in by_name:
+                svg, png = by_name[f"{stem}.svg"], by_name[f"{stem}.png"]
+                small = min(svg, png, key=len) if smallest else svg
+                image = small if len(small) <= LARGEST_SVG else png
+                found.append(Picture(group.title, kind.title, kind.caption, image))
+        return found
+
+    def room(pictures: Sequence[Picture]) -> bool:
+        return sum(len(picture.data_uri) for picture in pictures) <= MOST_BYTES
+
+    pictures = [picture for group in groups for picture in of(group, smallest=False)]
+    if room(pictures):
+        return pictures, len(groups)
+    pictures = []
+    for number, group in enumerate(groups):
+        more = of(group, smallest=True)
+        if not room([*pictures, *more]):
+            return pictures, number
+        pictures += more
+    return pictures, len(groups)
+
+
+def _players(groups: Sequence["Group"]) -> list[PlayerPart]:
+    from pipeline.report.player import MOST_ROWS, player
+
+    shown = [replace(group, cells=group.cells[:MOST_CHOICES]) for group in groups]
+    width = sum(len(group.cells) * (3 * group.n_components + 3) for group in shown)
+    rows = max(2, min(MOST_ROWS, MOST_NUMBERS // max(width, 1)))
+    parts = [(group, player(group, rows)) for group in shown]
+    return [PlayerPart(group.title, group.name, data) for group, data in parts if data is not None]
+
+
+def _remark(n_pictured: int, n_drawn: int, n_groups: int) -> str:
+    """Say which pictures the page leaves out."""
+    remarks = []
+    if n_drawn < n_groups:
+        remarks.append(
+            f"Figures are drawn for the first {n_drawn} of {n_groups} pairs of truth and model; "
+            "the tables below go on."
+        )
+    if n_pictured < n_drawn:
+        remarks.append(
+            f"This page has room for the figures of {n_pictured} pairs of truth and model; "
+            f"those of {n_drawn - n_pictured} more are in figures/."
+        )
+    return " ".join(remarks)
+
+
+def _write_index(path: Path) -> None:
+    """Bring an index up to date: again, if another experiment's report came in between."""
+    text = ""
+    while text != (text := index_page(path.parent)):
+        write_text(path, text)
 
 
 if __name__ == "__main__":
