@@ -2,7 +2,7 @@
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -52,23 +52,26 @@ class DataSource:
 class Run:
     """Everything that MLflow shows of a cell but what takes its traces: metrics and note.
 
-    `content` changes when anything that the run shows would.
+    `artifacts` has files by the path that MLflow shows; `content` changes when anything that the
+    run shows would.
     """
 
     cell: str
     name: str
     content: str
     params: dict[str, str]
+    settings: dict[str, Any]
     source: DataSource
     snapshots: dict[int, Path]
-    artifacts: tuple[tuple[Path, str], ...]
+    artifacts: dict[str, Path]
 
 
 def run_names(cells: Sequence[Cell]) -> dict[str, str]:
     """Return a short name for each cell, told apart by its first `NAME_WIDTH` characters.
 
     Factors that are the same in all cells are left out, and so is the prefix that all levels of a
-    factor share; if the names still begin alike, the levels are cut, and at last numbered.
+    factor share; if the names still begin alike, the levels are cut where a word ends, then
+    anywhere, and at last numbered.
     """
     factors = {
         "size": [f"n{cell.sample_size}" for cell in cells],
@@ -84,7 +87,7 @@ def run_names(cells: Sequence[Cell]) -> dict[str, str]:
     bare = [_without_prefix(levels) for name, levels in varying.items() if name != "size"]
     bare = [factors["size"], *bare] if "size" in varying else bare
     cut = [[[level[:width] for level in levels] for levels in bare] for width in range(9, 1, -1)]
-    for candidate in (whole, bare, *cut):
+    for candidate in (whole, bare, [_fewest_words(levels) for levels in bare], *cut):
         names = [" ".join(levels) for levels in zip(*candidate, strict=True)]
         if len({name[:NAME_WIDTH] for name in names}) == len(names):
             break
@@ -100,27 +103,38 @@ def _without_prefix(levels: list[str]) -> list[str]:
     return [level[shared.rfind("_") + 1 :] for level in levels]
 
 
-def run_params(plan: Plan, cell: Cell) -> dict[str, str]:
-    """Return the cell's factors under their column names, and its settings as `config/...`.
+def _fewest_words(levels: list[str]) -> list[str]:
+    for count in range(1, 1 + max(level.count("_") for level in levels)):
+        short = {level: "_".join(level.split("_")[:count]) for level in levels}
+        if len(set(short.values())) == len(short):
+            return [short[level] for level in levels]
+    return levels
 
-    Citations are left to the note: MLflow prints all parameters beside every picture.
+
+def run_params(plan: Plan, cell: Cell) -> dict[str, str]:
+    """Return the cell's factors under their column names, and when its fits stop.
+
+    They are few because MLflow prints all of them beside every picture; the rest is in
+    `run_settings`.
     """
     columns = (*FACTORS, "sample_size", "n_components", "replicates", "starts")
-    params = {name: getattr(cell, name) for name in columns} | {"seed": plan.config["seed"]}
-    for key, value in plan.config.items():
-        if key in NOT_SHOWN:
-            continue
-        if key in FACTORS:
-            value = value.get(getattr(cell, key), {})
-        params |= _flat(f"config/{key}", value)
-    shown = {k: v for k, v in params.items() if v is not None and not k.endswith("/source")}
-    return {name: str(value) for name, value in shown.items()}
+    schedule = plan.config["schedule"]
+    params = {name: getattr(cell, name) for name in columns} | {
+        "seed": plan.config["seed"],
+        "max_iter": schedule["max_iter"],
+        "stop_rule": schedule["stop"]["rule"],
+        "tolerance": schedule["stop"]["tolerance"],
+    }
+    return {name: str(value) for name, value in params.items() if value is not None}
 
 
-def _flat(key: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        return {key: value}
-    return {k: v for name, part in value.items() for k, v in _flat(f"{key}/{name}", part).items()}
+def run_settings(plan: Plan, cell: Cell) -> dict[str, Any]:
+    """Return the part of the configuration that applies to a cell, by key."""
+    return {
+        key: value.get(getattr(cell, key), {}) if key in FACTORS else value
+        for key, value in plan.config.items()
+        if key not in NOT_SHOWN
+    }
 
 
 def thinned(iterations: np.ndarray, kept: Iterable[int], max_steps: int) -> np.ndarray:
@@ -232,13 +246,13 @@ def run_note(plan: Plan, cell: Cell, run: Run, statistics: pd.Series, estimates:
         samples = f"{count} of {cell.sample_size} points from"
     starts = "" if cell.starts == 1 else f", {cell.starts} starts each"
     paragraphs = [
-        f"**{plan.title}.** {plan.question}",
-        f"This run: algorithm `{cell.algorithm}` from start `{cell.init}`, model `{cell.model}`, "
+        f"Algorithm `{cell.algorithm}` from start `{cell.init}`, model `{cell.model}`, "
         f"on {samples} {factor} `{name}`{starts}."
         + (f" Source of `{name}`: {source}" if source else ""),
         _outcome(statistics, estimates),
-        _table(cell, statistics, estimates),
         _guide(plan, cell, run),
+        _table(cell, statistics, estimates),
+        f"{plan.title}. {plan.question}",
     ]
     return "\n\n".join(paragraphs)
 
@@ -290,8 +304,8 @@ def _guide(plan: Plan, cell: Cell, run: Run) -> str:
     over = "all fits" if recorded == "all" else f"the fits of the first {recorded} replicates"
     # One line each: MLflow breaks a paragraph where its source does.
     pictures = (
-        f"- **Model metrics, fit**: pictures of {one} with a slider over iterations. Scroll in the "
-        "tile, past the parameters, and click the picture to enlarge it."
+        f"- **Model metrics, fit**: pictures of {one} with a slider over iterations; click one to "
+        "enlarge it."
     )
     lines = [
         "#### Where to look",
@@ -302,6 +316,6 @@ def _guide(plan: Plan, cell: Cell, run: Run) -> str:
         f"(median, 10 % and 90 % over {over}); choose a logarithmic y-axis.",
         "- **Model metrics, n_iter and statistics**: one number each for the cell, as in "
         "`convergence.csv`.",
-        *(["- **Artifacts**: the report's figures."] if run.artifacts else []),
+        "- **Artifacts**: the settings" + (", the report's figures." if run.artifacts else "."),
     ]
     return "\n".join(lines)
