@@ -251,8 +251,8 @@ def run_note(plan: Plan, cell: Cell, run: Run, statistics: pd.Series, estimates:
         + (f" Source of `{name}`: {source}" if source else ""),
         _outcome(statistics, estimates),
         _guide(plan, cell, run),
-        _table(cell, statistics, estimates),
         f"{plan.title}. {plan.question}",
+        _table(cell, statistics, estimates),
     ]
     return "\n\n".join(paragraphs)
 

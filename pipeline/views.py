@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.plan import Cell
+from pipeline.tables import parameter_columns
 
 KEY = "em-convergence"
 TAG = f"mlflow.sharedViewState.{KEY}"
@@ -40,7 +41,9 @@ def _state(cells: Sequence[Cell]) -> dict[str, Any]:
         {"uuid": name, "name": name, "display": name != CLOSED, "isReordered": True}
         for name in (*SECTIONS, CLOSED)
     ]
-    charts = [_gap(level) for level in ("median", "q10", "q90")]
+    charts = [_curve(f"log_likelihood_gap/{level}", "log") for level in ("median", "q10", "q90")]
+    parameters = parameter_columns(max(cell.n_components for cell in cells))
+    charts += [_curve(f"params/{name}", "linear") for name in parameters]
     return {
         "selectedColumns": columns,
         "orderByKey": "attributes.start_time",
@@ -59,14 +62,13 @@ def _factors(cells: Sequence[Cell]) -> list[str]:
     return names + (["model"] if len({cell.model for cell in cells}) > 1 else [])
 
 
-def _gap(level: str) -> dict[str, Any]:
-    """Return a chart with two logarithmic axes: cells differ by orders in both."""
-    metric = f"log_likelihood_gap/{level}"
-    return _chart(metric, "LINE", "log_likelihood_gap") | {
+def _curve(metric: str, scale: str) -> dict[str, Any]:
+    """Return a chart over the logarithm of the iteration: cells differ by orders in it."""
+    return _chart(metric, "LINE", metric.partition("/")[0]) | {
         "metricKey": metric,
         "selectedMetricKeys": [metric],
         "lineSmoothness": 0,
-        "scaleType": "log",
+        "scaleType": scale,
         "xAxisKey": "step",
         "xAxisScaleType": "log",
         "selectedXAxisMetricKey": "",
