@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 # A busy machine may take minutes for what takes a quiet one seconds.
-PATIENCE = 30
+PATIENCE = 120
 SETTINGS = ("--disable-gpu", "--disable-quic", "--disable-sync")
 # What MLflow keeps after a first visit: the assistant's panel was seen, "Model training" chosen.
 VISITED = """
