@@ -85,6 +85,8 @@ def _pictures(page: Page) -> None:
 def _figures(page: Page) -> None:
     page.get_by_label("figures").get_by_text("figures").click()
     page.get_by_text("parameter_trajectories.png", exact=True).click()
+    # The folder of this one machine.
+    page.get_by_text("Path: file:").evaluate("path => path.style.visibility = 'hidden'")
     page.wait_for_function("[...document.images].some(image => image.width > 500)")
 
 
