@@ -8,7 +8,6 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.chromium import PATIENCE
 
-pytestmark = pytest.mark.xdist_group("browser")
 expect.set_options(timeout=1000 * PATIENCE)
 NAMES = {"random_points", "kmeans_pp"}
 LOADED = "image => image.complete && image.naturalWidth > 0"

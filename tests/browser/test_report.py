@@ -7,8 +7,6 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Locator, Page, TimeoutError, expect
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 
 @pytest.fixture
 def report(page: Page, results: Path) -> Page:
