@@ -9,7 +9,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: reproduce test check unit bench ui setup format lock clean help
+.PHONY: reproduce test check unit bench screenshots ui setup format lock clean help
 
 reproduce: setup  ## rerun whatever changed, and say where the results are
 	dvc repro
@@ -34,6 +34,9 @@ bench: setup  ## the kernel beside its peers and how its cost grows; writes docs
 	python -m benchmarks.kernel
 	python -m benchmarks.compression
 	python -m benchmarks.scaling
+
+screenshots: setup  ## the pictures of docs/mlflow.md (needs Chromium)
+	python -m tests.browser.screenshots
 
 ui: setup  ## the MLflow UI on http://127.0.0.1:5000
 	mlflow server --backend-store-uri sqlite:///mlflow.db --artifacts-destination mlartifacts \

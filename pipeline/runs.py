@@ -13,11 +13,14 @@ import pandas as pd
 
 from pipeline.checks import FACTORS
 from pipeline.plan import NOT_CONTENT, Cell, Plan
+from pipeline.planning import AGGREGATED
 from pipeline.statistics.bands import gap_quantiles
 from pipeline.tables import OUTCOMES, parameter_columns
 
 NAME_WIDTH = 20  # what MLflow's list of runs shows of a name before it cuts it off
 # Settings that change no number of a cell, or that the cell's own columns give.
+# What the statistics and the page are told, and no fit.
+OF_THE_STUDY = (*AGGREGATED, "figures")
 NOT_SHOWN = (*NOT_CONTENT, "report", "only", "sample_sizes", "replicates", "starts", "seed")
 # Numbers of a cell that MLflow shows under a name of their own; the others keep the name of their
 # column under `statistics/`. MLflow groups metrics by what stands before the slash, in alphabetical
@@ -52,23 +55,26 @@ class DataSource:
 class Run:
     """Everything that MLflow shows of a cell but what takes its traces: metrics and note.
 
-    `content` changes when anything that the run shows would.
+    `artifacts` has files by the path that MLflow shows; `content` changes when anything that the
+    run shows would.
     """
 
     cell: str
     name: str
     content: str
     params: dict[str, str]
+    settings: dict[str, Any]
     source: DataSource
     snapshots: dict[int, Path]
-    artifacts: tuple[tuple[Path, str], ...]
+    artifacts: dict[str, Path]
 
 
 def run_names(cells: Sequence[Cell]) -> dict[str, str]:
     """Return a short name for each cell, told apart by its first `NAME_WIDTH` characters.
 
     Factors that are the same in all cells are left out, and so is the prefix that all levels of a
-    factor share; if the names still begin alike, the levels are cut, and at last numbered.
+    factor share; if the names still begin alike, the levels are cut where a word ends, then
+    anywhere, and at last numbered.
     """
     factors = {
         "size": [f"n{cell.sample_size}" for cell in cells],
@@ -84,7 +90,7 @@ def run_names(cells: Sequence[Cell]) -> dict[str, str]:
     bare = [_without_prefix(levels) for name, levels in varying.items() if name != "size"]
     bare = [factors["size"], *bare] if "size" in varying else bare
     cut = [[[level[:width] for level in levels] for levels in bare] for width in range(9, 1, -1)]
-    for candidate in (whole, bare, *cut):
+    for candidate in (whole, bare, [_fewest_words(levels) for levels in bare], *cut):
         names = [" ".join(levels) for levels in zip(*candidate, strict=True)]
         if len({name[:NAME_WIDTH] for name in names}) == len(names):
             break
@@ -100,19 +106,25 @@ def _without_prefix(levels: list[str]) -> list[str]:
     return [level[shared.rfind("_") + 1 :] for level in levels]
 
 
+def _fewest_words(levels: list[str]) -> list[str]:
+    for count in range(1, 1 + max(level.count("_") for level in levels)):
+        short = {level: "_".join(level.split("_")[:count]) for level in levels}
+        if len(set(short.values())) == len(short):
+            return [short[level] for level in levels]
+    return levels
+
+
 def run_params(plan: Plan, cell: Cell) -> dict[str, str]:
     """Return the cell's factors under their column names, and its settings as `config/...`.
 
-    Citations are left to the note: MLflow prints all parameters beside every picture.
+    What only the study as a whole has (claims, say) and citations are left to `run_settings`:
+    MLflow prints all parameters beside every picture.
     """
     columns = (*FACTORS, "sample_size", "n_components", "replicates", "starts")
     params = {name: getattr(cell, name) for name in columns} | {"seed": plan.config["seed"]}
-    for key, value in plan.config.items():
-        if key in NOT_SHOWN:
-            continue
-        if key in FACTORS:
-            value = value.get(getattr(cell, key), {})
-        params |= _flat(f"config/{key}", value)
+    for key, value in run_settings(plan, cell).items():
+        if key not in OF_THE_STUDY:
+            params |= _flat(f"config/{key}", value)
     shown = {k: v for k, v in params.items() if v is not None and not k.endswith("/source")}
     return {name: str(value) for name, value in shown.items()}
 
@@ -121,6 +133,15 @@ def _flat(key: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         return {key: value}
     return {k: v for name, part in value.items() for k, v in _flat(f"{key}/{name}", part).items()}
+
+
+def run_settings(plan: Plan, cell: Cell) -> dict[str, Any]:
+    """Return the part of the configuration that applies to a cell, by key."""
+    return {
+        key: value.get(getattr(cell, key), {}) if key in FACTORS else value
+        for key, value in plan.config.items()
+        if key not in NOT_SHOWN
+    }
 
 
 def thinned(iterations: np.ndarray, kept: Iterable[int], max_steps: int) -> np.ndarray:
@@ -232,13 +253,13 @@ def run_note(plan: Plan, cell: Cell, run: Run, statistics: pd.Series, estimates:
         samples = f"{count} of {cell.sample_size} points from"
     starts = "" if cell.starts == 1 else f", {cell.starts} starts each"
     paragraphs = [
-        f"**{plan.title}.** {plan.question}",
-        f"This run: algorithm `{cell.algorithm}` from start `{cell.init}`, model `{cell.model}`, "
+        f"Algorithm `{cell.algorithm}` from start `{cell.init}`, model `{cell.model}`, "
         f"on {samples} {factor} `{name}`{starts}."
         + (f" Source of `{name}`: {source}" if source else ""),
         _outcome(statistics, estimates),
-        _table(cell, statistics, estimates),
         _guide(plan, cell, run),
+        f"{plan.title}. {plan.question}",
+        _table(cell, statistics, estimates),
     ]
     return "\n\n".join(paragraphs)
 
@@ -302,6 +323,6 @@ def _guide(plan: Plan, cell: Cell, run: Run) -> str:
         f"(median, 10 % and 90 % over {over}); choose a logarithmic y-axis.",
         "- **Model metrics, n_iter and statistics**: one number each for the cell, as in "
         "`convergence.csv`.",
-        *(["- **Artifacts**: the report's figures."] if run.artifacts else []),
+        "- **Artifacts**: the settings" + (", the report's figures." if run.artifacts else "."),
     ]
     return "\n".join(lines)

@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlparse
 
+from pipeline import views
 from pipeline.errors import TrackingError
 from pipeline.runs import DataSource, Metric, Run
 
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
 SQLITE = "sqlite:///mlflow.db"
 ARTIFACTS = "mlartifacts"
 LOCAL_UI = "http://127.0.0.1:5000"
-# Without it the experiment's page opens on a view without runs.
-VIEW = "?workflowType=machine_learning"
 SNAPSHOT = "fit/snapshot"
 # Limits of MLflow's batches, and of what SQLite takes at a good rate.
 METRICS_PER_BATCH = 1000
@@ -39,6 +39,7 @@ class Tracked:
     """What `synchronize` did: addresses in the UI, and how many runs it touched."""
 
     experiment_url: str
+    charts_url: str
     run_urls: dict[str, str]
     written: int
     unchanged: int
@@ -58,6 +59,7 @@ def synchronize(
     settings: dict[str, Any],
     experiment: str,
     description: str,
+    view: str,
     results: str,
     runs: Sequence[Run],
     details: Details,
@@ -73,6 +75,7 @@ def synchronize(
     ----------
     settings : the config's `tracking`, with backend `sqlite` or `server`
     description : Markdown, shown on the experiment's page
+    view : value of the tag that sets which columns and charts its links open
     results : str
         Names the results folder: runs of other folders are not touched.
     details : callable
@@ -86,7 +89,7 @@ def synchronize(
         If the store cannot be used.
     """
     with _open(settings) as store:
-        experiment_id = _experiment(store, experiment, description)
+        experiment_id = _experiment(store, experiment, {NOTE: description, views.TAG: view})
         present = _present(store, experiment_id, results)
         kept: dict[str, str] = {}
         written = 0
@@ -107,8 +110,9 @@ def synchronize(
                 _delete(store, each)
     page = f"{store.ui}/#/experiments/{experiment_id}"
     return Tracked(
-        experiment_url=page + VIEW,
-        run_urls={run.cell: f"{page}/runs/{kept[run.cell]}{VIEW}" for run in runs},
+        experiment_url=f"{page}/runs{views.TABLE}",
+        charts_url=f"{page}/runs{views.CHARTS}",
+        run_urls={run.cell: f"{page}/runs/{kept[run.cell]}{views.PLAIN}" for run in runs},
         written=written,
         unchanged=len(runs) - written,
         deleted=len(superfluous),
@@ -203,7 +207,7 @@ def _create(database: Path, artifacts: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _experiment(store: Store, name: str, description: str) -> str:
+def _experiment(store: Store, name: str, tags: dict[str, str]) -> str:
     client = store.client
     location = None if store.artifacts is None else (store.artifacts / name).as_uri()
     found = client.get_experiment_by_name(name)
@@ -216,9 +220,10 @@ def _experiment(store: Store, name: str, description: str) -> str:
         client.delete_experiment(found.experiment_id)
         found = None
     if found is None:
-        return client.create_experiment(name, location, tags={NOTE: description})
-    if found.tags.get(NOTE) != description:
-        client.set_experiment_tag(found.experiment_id, NOTE, description)
+        return client.create_experiment(name, location, tags=tags)
+    for key, value in tags.items():
+        if found.tags.get(key) != value:
+            client.set_experiment_tag(found.experiment_id, key, value)
     return found.experiment_id
 
 
@@ -242,7 +247,7 @@ def _is_copy(stored: "StoredRun", run: Run, store: Store) -> bool:
     tags = stored.data.tags
     folder = _artifact_folder(stored, store)
     # MLflow does not notice that its artifacts are gone.
-    gone = folder is not None and bool(run.snapshots or run.artifacts) and not folder.is_dir()
+    gone = folder is not None and not folder.is_dir()
     return (
         stored.info.status == "FINISHED"
         and tags.get("cell") == run.cell
@@ -287,8 +292,14 @@ def _write(store: Store, experiment_id: str, results: str, run: Run, details: De
     for iteration, picture in run.snapshots.items():
         image = mlflow.Image(str(picture))
         client.log_image(run_id, image, key=SNAPSHOT, step=iteration, synchronous=True)
-    for path, folder in run.artifacts:
-        client.log_artifact(run_id, str(path), folder or None)
+    client.log_dict(run_id, run.settings, "settings.yaml")
+    with TemporaryDirectory() as folder:
+        # MLflow calls an artifact what its file is called.
+        for name, path in run.artifacts.items():
+            named = Path(folder) / name
+            named.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, named)
+        client.log_artifacts(run_id, folder)
     client.set_terminated(run_id)
     return run_id
 

@@ -19,6 +19,7 @@ from pipeline.runs import (
     run_names,
     run_note,
     run_params,
+    run_settings,
     thinned,
     trajectory_metrics,
 )
@@ -72,22 +73,32 @@ def test_names_leave_out_what_does_not_vary():
     }
 
 
+def test_names_that_are_cut_end_where_a_word_does():
+    cells = planned(
+        "mixture=[overlap_low,overlap_medium]",
+        "init=[random_points,kmeans_pp]",
+        "sample_sizes=[100,1000]",
+    ).cells
+    assert {"n100 random low", "n1000 kmeans medium"} < set(run_names(cells).values())
+
+
 def test_params_have_the_names_of_the_columns_and_only_the_settings_of_the_cell():
     plan = planned("mixture=[notebook,overlap_low]", "init=[random_points,truth]", "seed=7")
     cell = next(each for each in plan.cells if each.mixture == "overlap_low")
-    params = run_params(plan, cell)
+    params, settings = run_params(plan, cell), run_settings(plan, cell)
     assert params["mixture"] == "overlap_low"
     assert params["init"] == cell.init
     assert params["sample_size"] == "40"
     assert params["seed"] == "7"
     assert params["config/mixture/means"] == str(plan.config["mixture"]["overlap_low"]["means"])
     assert params["config/schedule/stop/rule"] == "never"
+    assert not any("tracking" in name or "claims" in name for name in params)
     assert "observed" not in params
-    assert not any(
-        "notebook" in value or "tracking" in name
-        for name, value in params.items()
-        if name != "model"
-    )
+    assert "notebook" not in set(params.values()) - {params["model"]}
+    assert settings["mixture"] == plan.config["mixture"]["overlap_low"]
+    assert settings["init"] == plan.config["init"][cell.init]
+    assert settings["schedule"] == plan.config["schedule"]
+    assert "tracking" not in settings
 
 
 @given(
@@ -201,8 +212,10 @@ def test_the_note_says_what_one_looks_at(study):
     cell = study.plan.cells[0]
     row, fit = study.convergence.iloc[0], study.fits.iloc[0]
     source = DataSource("overlap_low-n40", "0", "", (7, 40))
-    bare = Run(cell.id, "name", "content", {}, source, {}, ())
-    pictured = replace(bare, snapshots={0: Path("0.png")}, artifacts=((Path("1.png"), "figures"),))
+    bare = Run(cell.id, "name", "content", {}, {}, source, {}, {})
+    pictured = replace(
+        bare, snapshots={0: Path("0.png")}, artifacts={"figures/1.png": Path("1.png")}
+    )
     note = run_note(study.plan, cell, pictured, row, fit)
     assert study.plan.question in note
     assert "14 fits" in note
@@ -210,7 +223,7 @@ def test_the_note_says_what_one_looks_at(study):
     assert f"{row['rmse_mean_0']:.4g} ± {row['rmse_mean_0_mcse']:.2g}" in note
     assert "nan" not in note
     assert "slider" in note
-    assert "Artifacts" in note
+    assert "figures" in note
     plain = run_note(study.plan, cell, bare, row, fit)
     assert "slider" not in plain
-    assert "Artifacts" not in plain
+    assert "figures" not in plain

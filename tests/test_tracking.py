@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from PIL import Image
 
 from pipeline.errors import TrackingError
@@ -127,7 +128,10 @@ def test_a_run_shows_its_cell(workspace, study):
         assert run.data.metrics["statistics/rmse_mean_0"] == row["rmse_mean_0"]
         assert np.isfinite(list(run.data.metrics.values())).all()
         assert run.data.params["init"] == cell.init
-        assert run.data.params["config/mixture/means"] == "[-2.0, 2.0]"
+        local = client().download_artifacts(run.info.run_id, "settings.yaml")
+        settings = yaml.safe_load(Path(local).read_text())
+        assert settings["mixture"]["means"] == [-2.0, 2.0]
+        assert settings["schedule"]["snapshots"] == [0, 3, 17]
         assert study.plan.question in run.data.tags["mlflow.note.content"]
         data_set = run.inputs.dataset_inputs[0].dataset
         assert data_set.name == cell.data_set
@@ -138,7 +142,7 @@ def test_a_run_shows_its_cell(workspace, study):
 def test_pictures_have_the_iteration_as_step(workspace, study):
     track(laid_out(study, Path("results/notebook")))
     for run in stored().values():
-        figures = ["figures/overlap_low-free-gap.png", "figures/summary.png"]
+        figures = ["figures/gap.png", "figures/summary.png"]
         assert artifacts(run, "figures") == figures
         assert "report.html" in artifacts(run)
         images = [path for path in artifacts(run, "images") if path.endswith(".png")]
@@ -362,7 +366,9 @@ def test_links_lead_from_cells_to_runs(workspace, study):
 
 def test_titles_are_text_on_the_page_of_links(study):
     plan = replace(study.plan, title="<script>&")
-    page = links_page(plan, Tracked("http://x/", {"a<b": "http://x/?a=1&b=2"}, 0, 1, 0))
+    page = links_page(
+        plan, Tracked("http://x/", "http://y/", {"a<b": "http://x/?a=1&b=2"}, 0, 1, 0)
+    )
     assert "<script>" not in page
     assert Links(page).found["a<b"] == "http://x/?a=1&b=2"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline import runs, tracking
+from pipeline import runs, tracking, views
 from pipeline.errors import TrackingError
 from pipeline.files import write_text
 from pipeline.plan import FILE, Cell, Plan, digest, read_plan
@@ -52,7 +52,8 @@ def track(folder: Path) -> None:
             tracked = tracking.synchronize(
                 settings,
                 plan.experiment,
-                description=f"**{plan.title}.** {plan.question}",
+                description=experiment_note(plan, folder),
+                view=views.view_tag(plan.cells),
                 results=_shown(folder),
                 runs=cell_runs(plan, folder, statistics),
                 details=lambda each: run_details(plan, folder, statistics, each),
@@ -73,6 +74,18 @@ def track(folder: Path) -> None:
     )
 
 
+def experiment_note(plan: Plan, folder: Path) -> str:
+    """Return what the experiment asks, and the verdict on each of its claims."""
+    asked = f"{plan.title}. {plan.question}"
+    if not plan.config["claims"]:
+        return asked
+    claims = pd.read_parquet(folder / "claims.parquet").drop_duplicates("name")
+    verdicts = [
+        f"- **{row.claim_verdict}**: {row.claim} ({row.source})" for row in claims.itertuples()
+    ]
+    return "\n".join([asked, "", *verdicts])
+
+
 def cell_runs(plan: Plan, folder: Path, statistics: pd.DataFrame) -> list[runs.Run]:
     """Return what MLflow shall show of each cell of a plan, but for metrics and notes."""
     names = runs.run_names(plan.cells)
@@ -80,21 +93,24 @@ def cell_runs(plan: Plan, folder: Path, statistics: pd.DataFrame) -> list[runs.R
     result = []
     for cell in plan.cells:
         snapshots = snapshot_pictures(folder, cell)
-        artifacts = [(path, "figures") for path in group_figures(plan, folder, cell)]
+        artifacts = {
+            f"figures/{path.stem.split('-')[-1]}.png": path
+            for path in group_figures(plan, folder, cell)
+        }
         report = folder / "report.html"
         if (
             len(plan.cells) <= REPORT_CELLS
             and report.is_file()
             and report.stat().st_size < REPORT_BYTES
         ):
-            artifacts.append((report, ""))
-        params = runs.run_params(plan, cell)
+            artifacts["report.html"] = report
+        params, settings = runs.run_params(plan, cell), runs.run_settings(plan, cell)
         content = [
             [cell.content, cell.replicates, cell.starts, plan.title, plan.question],
-            [params, plan.config["schedule"], plan.config["tracking"]["max_steps"]],
+            [params, settings, plan.config["tracking"]["max_steps"]],
             statistics.loc[cell.id].to_json(double_precision=15),
             [[path.name, _file_digest(path)] for path in snapshots.values()],
-            [[path.name, _file_digest(path)] for path, _ in artifacts],
+            [[name, _file_digest(path)] for name, path in artifacts.items()],
             source,
         ]
         result.append(
@@ -103,9 +119,10 @@ def cell_runs(plan: Plan, folder: Path, statistics: pd.DataFrame) -> list[runs.R
                 name=names[cell.id],
                 content=digest(content),
                 params=params,
+                settings=settings,
                 source=data_source(plan, folder, cell),
                 snapshots=snapshots,
-                artifacts=tuple(artifacts),
+                artifacts=artifacts,
             )
         )
     return result
@@ -132,10 +149,12 @@ def run_details(
     row = pd.Series(statistics.loc[cell.id])
     kept = schedule["snapshots"]
     metrics = [
+        *runs.final_metrics(row),
         *runs.trajectory_metrics(trajectory, cell.n_components, kept, max_steps),
         *runs.gap_metrics(trajectories, kept, max_steps),
-        *runs.final_metrics(row),
     ]
+    # A run's page lists them in the order of writing: first the few that sum it up.
+    metrics.sort(key=lambda each: each.name.startswith("statistics/"))
     return metrics, runs.run_note(plan, cell, shown, row, fit)
 
 
@@ -198,7 +217,8 @@ def links_page(plan: Plan, tracked: tracking.Tracked) -> str:
 body {{ font: 1rem/1.5 sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }}
 </style>
 <h1>{title}</h1>
-<p><a href="{escape(tracked.experiment_url)}">All runs of the experiment</a>
+<p><a href="{escape(tracked.experiment_url)}">All runs of the experiment</a>,
+<a href="{escape(tracked.charts_url)}">their charts</a>
 (the MLflow UI must be running: <code>make ui</code>)</p>
 <ul>
 {items}
