@@ -293,7 +293,10 @@ def _check_claims(config: dict[str, Any]) -> None:
             given = [part for part in ("statistic", "slope") if claim[part] is not None]
             refuse(key, " and ".join(given) or "neither", "statistic or slope, one of the two")
         if claim["slope"] is not None:
-            _choice(f"{key}: slope", claim["slope"], [slope["name"] for slope in config["slopes"]])
+            known = [slope["name"] for slope in config["slopes"]]
+            if not known:
+                refuse(f"{key}: slope", claim["slope"], "none: the experiment has no slopes")
+            _choice(f"{key}: slope", claim["slope"], known)
         _check_partial(f"{key}: where", claim["where"] or {}, config)
         _check_region(key, claim)
         _between(f"{key}: allowed_missing", claim["allowed_missing"], 0.0, 1.0)

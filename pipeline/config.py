@@ -3,7 +3,8 @@
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 from hydra import compose as hydra_compose
@@ -16,9 +17,16 @@ from pipeline.checks import FACTORS, check, one_line, refuse
 from pipeline.core.algorithms import complete_settings
 from pipeline.core.starts import complete_options
 from pipeline.errors import InputError
-from pipeline.schema import Config
+from pipeline.schema import Claim, Config, Replay, Slope
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
+ENTRIES = {"slopes": Slope, "claims": Claim, "replay": Replay}
+# What a value of a type may be given as, in Python and in words.
+SCALARS: dict[type, tuple[tuple[type, ...], str]] = {
+    float: ((int, float), "a number, without quotes"),
+    int: ((int,), "an integer, without quotes"),
+    str: ((str, int, float), "text"),
+}
 PYTHON_ERRORS = (ValueError, TypeError, KeyError, AttributeError, AssertionError)
 
 
@@ -149,6 +157,10 @@ def _check_shape(given: Any, key: str = "") -> None:
         for index, entry in enumerate(given):
             if not isinstance(entry.get("where"), dict | None):
                 refuse(f"{key}[{index}].where", entry["where"], "null, or a partial cell, {...}")
+    if key in ENTRIES and isinstance(given, list):
+        for index, entry in enumerate(given):
+            if isinstance(entry, dict):
+                _check_entry(f"{key}[{index}]", entry, ENTRIES[key])
     if key == "replay" and not (
         isinstance(given, list) and all(isinstance(entry, dict) for entry in given)
     ):
@@ -159,3 +171,30 @@ def _check_shape(given: Any, key: str = "") -> None:
     elif isinstance(given, list):
         for index, value in enumerate(given):
             _check_shape(value, f"{key}[{index}]")
+
+
+def _check_entry(key: str, entry: dict[str, Any], kind: type) -> None:
+    """Refuse keys and types that an entry of a list does not have.
+
+    OmegaConf's own messages do not say which entry; and it takes text that reads as a number for
+    one.
+    """
+    hints = get_type_hints(kind)
+    for name, value in entry.items():
+        if name not in hints:
+            raise InputError(f"{key}.{name}: unknown key; allowed here: {', '.join(hints)}")
+        _check_type(f"{key}.{name}", value, hints[name])
+
+
+def _check_type(key: str, value: Any, hint: Any) -> None:
+    options = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    if value is None and NoneType in options:
+        return
+    kind = options[0]
+    if get_origin(kind) is list:
+        if not isinstance(value, list):
+            refuse(key, value, "a list, [a,b]")
+        for index, each in enumerate(value):
+            _check_type(f"{key}[{index}]", each, get_args(kind)[0])
+    elif kind in SCALARS and not isinstance(value, SCALARS[kind][0]):
+        refuse(key, value, SCALARS[kind][1])

@@ -20,6 +20,7 @@ from pipeline.errors import InputError
 from pipeline.plan import read_plan
 from pipeline.stages import exit_status, folders
 from pipeline.statistics.presentation import MISSING, rounded
+from pipeline.statistics.sizes import is_share, replicates_behind
 from pipeline.tables import read_statistics
 
 USAGE = (
@@ -27,18 +28,20 @@ USAGE = (
     "[results_dir=DIR]"
 )
 OPTIONS = ("statistic", "mcse")
-# Values between 0 and 1 have a variance of at most 1/4.
-SHARES = ("converged_share", "reached_reference_share", "coverage_")
 WIDTH = 160  # of what does not go to a terminal
 
 
-def replicates_needed(replicates: np.ndarray, mcse: np.ndarray, wanted: float) -> pd.DataFrame:
+def replicates_needed(
+    replicates: np.ndarray, behind: np.ndarray, mcse: np.ndarray, wanted: float
+) -> pd.DataFrame:
     """Return how many replicates give the wanted MCSE, with a 95 % range.
 
     Parameters
     ----------
     replicates : shape (C,)
-        R of the pilot, in every cell; each replicate of a larger study has a value as often.
+        Of the pilot, in every cell.
+    behind : shape (C,)
+        R, those of them that have a value of the statistic; in a larger study as large a part.
     mcse : shape (C,)
         Of the pilot.
     wanted : float
@@ -47,8 +50,9 @@ def replicates_needed(replicates: np.ndarray, mcse: np.ndarray, wanted: float) -
     Returns
     -------
     DataFrame
-        `needed` = R (mcse / wanted)^2, rounded up, as an MCSE falls like 1/sqrt(R); `low` and
-        `high`: the same from the ends of the 95 % interval of the variance that the pilot
+        `needed` = R (mcse / wanted)^2 replicates with a value, as an MCSE falls like 1/sqrt(R),
+        times `replicates` / R, as so many must be made for one that has a value; rounded up. `low`
+        and `high`: the same from the ends of the 95 % interval of the variance that R values
         estimated, (R - 1) s^2 / chi-square, for values that are normal. Missing where the pilot
         has no MCSE (R < 2), or one of 0: of values that never differed nothing can be said.
 
@@ -56,22 +60,41 @@ def replicates_needed(replicates: np.ndarray, mcse: np.ndarray, wanted: float) -
     -----
     Morris, White & Crowther (2019), Section 5.3.
     """
-    known = np.where((mcse > 0) & (replicates > 1), mcse, np.nan)
-    needed = replicates * (known / wanted) ** 2
-    freedom = np.maximum(replicates - 1, 1)
-    low, high = (needed * freedom / chi2.ppf(end, freedom) for end in (0.975, 0.025))
-    # Rounding errors must not ask for one more.
+    known = np.where((mcse > 0) & (behind > 1), mcse, np.nan)
+    values = behind * (known / wanted) ** 2
+    freedom = np.maximum(behind - 1, 1)
+    low, high = (values * freedom / chi2.ppf(end, freedom) for end in (0.975, 0.025))
+    planned = replicates / np.maximum(behind, 1)
     return pd.DataFrame(
         {
-            name: np.ceil(values * (1.0 - 1e-12))
-            for name, values in (("needed", needed), ("low", low), ("high", high))
+            name: _whole(number * planned)
+            for name, number in (("needed", values), ("low", low), ("high", high))
         }
     )
 
 
+def most_for_a_share(replicates: np.ndarray, behind: np.ndarray, wanted: float) -> float:
+    """Return how many replicates give a share the wanted MCSE, whatever it is, in every cell.
+
+    The variance of values between 0 and 1 is at most 1/4, so that 1 / (4 wanted^2) replicates with
+    a value are enough; times `replicates` / R as in `replicates_needed`. Cells without a value tell
+    nothing; missing where no cell has one.
+    """
+    some = behind > 0
+    planned = replicates[some] / behind[some]
+    return float(_whole(0.25 / wanted**2 * planned.max())) if some.any() else math.nan
+
+
+def _whole(numbers: np.ndarray) -> np.ndarray:
+    """Round up, but for rounding errors, which must not ask for one more."""
+    return np.ceil(numbers * (1.0 - 1e-12))
+
+
 def _statistics(convergence: pd.DataFrame) -> list[str]:
-    errors = convergence.filter(regex="_mcse$").dropna(axis="columns", how="all")
-    return [name.removesuffix("_mcse") for name in errors]
+    """Return the statistics with an MCSE, without parameters that never differ: fixed ones."""
+    largest = convergence.filter(regex="_mcse$").max()
+    names = [(name.removesuffix("_mcse"), error) for name, error in largest.dropna().items()]
+    return [name for name, error in names if error > 0.0 or is_share(name)]
 
 
 def _listed(convergence: pd.DataFrame) -> Table:
@@ -82,23 +105,32 @@ def _listed(convergence: pd.DataFrame) -> Table:
     return table
 
 
+def _sizes(convergence: pd.DataFrame, statistic: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the replicates of every cell, and those with a value of the statistic."""
+    return tuple(convergence[n].to_numpy() for n in ("replicates", replicates_behind(statistic)))
+
+
 def _shown(convergence: pd.DataFrame, statistic: str, wanted: float) -> Table:
     errors = convergence[f"{statistic}_mcse"].to_numpy(float)
-    found = replicates_needed(convergence["replicates"].to_numpy(), errors, wanted)
+    replicates, behind = _sizes(convergence, statistic)
+    found = replicates_needed(replicates, behind, errors, wanted)
     title = f"replicates for an MCSE of {wanted:g} of {statistic}"
     table = Table(title=title, show_footer=True)
     most = found["needed"].max()
     table.add_column("cell", "in every cell")
     table.add_column("replicates", justify="right")
+    table.add_column("with a value", justify="right")
     table.add_column(statistic, justify="right")
     table.add_column("MCSE", justify="right")
     table.add_column("needed", MISSING if math.isnan(most) else f"{most:,.0f}", justify="right")
     table.add_column("95 % range", justify="right")
-    for row, (_, cell) in zip(found.itertuples(), convergence.iterrows(), strict=True):
+    rows = zip(found.itertuples(), behind, convergence.iterrows(), strict=True)
+    for row, values, (_, cell) in rows:
         known = not math.isnan(row.needed)
         table.add_row(
             cell["cell"],
             f"{cell['replicates']:,}",
+            f"{values:,}",
             rounded(cell[statistic]),
             rounded(cell[f"{statistic}_mcse"]),
             f"{row.needed:,.0f}" if known else MISSING,
@@ -144,11 +176,14 @@ def main(arguments: Sequence[str]) -> int:
             f"python -m pipeline.replicates_needed {' '.join(map(str, where))}"
         )
     console.print(_shown(convergence, statistic, wanted))
-    if statistic.startswith(SHARES):
-        console.print(f"A share never needs more than {math.ceil(0.25 / wanted**2):,} replicates.")
+    if is_share(statistic):
+        most = most_for_a_share(*_sizes(convergence, statistic), wanted)
+        if not math.isnan(most):
+            console.print(f"A share never needs more than {most:,.0f} replicates.")
     console.print(
         f"{MISSING}: the pilot has no MCSE, or its values do not differ. The range is that of the "
-        "pilot's variance, for values that are normal."
+        "pilot's variance, for values that are normal. Replicates without a value are taken to be "
+        "as frequent as in the pilot."
     )
     return 0
 

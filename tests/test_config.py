@@ -457,14 +457,46 @@ CLAIM = "name: c, claim: a, source: b"
         ("slopes=[{name: l, statistic: a, factor: b, where: {init: no}}]", "where.init: got 'no'"),
         (f"claims=[{{{CLAIM}, at_most: 1}}]", "c: got 'neither'; allowed: statistic or slope"),
         (f"claims=[{{{CLAIM}, statistic: x, slope: y, at_most: 1}}]", "'statistic and slope'"),
-        (f"claims=[{{{CLAIM}, slope: y, at_most: 1}}]", "c: slope: got 'y'; allowed: "),
+        (
+            f"claims=[{{{CLAIM}, slope: y, at_most: 1}}]",
+            "slope: got 'y'; allowed: none: the experiment has no",
+        ),
+        (f"claims=[{{{CLAIM}, at_most: '1'}}]", "claims[0].at_most: got '1'; allowed: a number"),
+        (f"claims=[{{{CLAIM}, at_most: [1]}}]", "claims[0].at_most: got [1]; allowed: a number"),
+        (
+            f"claims=[{{{CLAIM}, statistic: x, at_most: 1}}, {{{CLAIM}, at_mots: 1}}]",
+            "claims[1].at_mots: unknown key; allowed here: name, claim, source",
+        ),
+        (f"claims=[{{{CLAIM}, between: [1, '2']}}]", "claims[0].between[1]: got '2'; allowed: a n"),
+        (f"claims=[{{{CLAIM}, between: 1}}]", "claims[0].between: got 1; allowed: a list"),
+        (
+            f"claims=[{{{CLAIM}, statistic: x, at_most: 1, allowed_missing: null}}]",
+            "claims[0].allowed_missing: got None; allowed: a number",
+        ),
+        (f"claims=[{{{CLAIM}, slope: {{a: 1}}, at_most: 1}}]", "claims[0].slope: got {'a': 1}"),
+        (
+            "slopes=[{name: l, statistic: a, factor: [b]}]",
+            "slopes[0].factor: got ['b']; allowed: t",
+        ),
+        (
+            "slopes=[{name: l, statistic: a, factor: b, by: c}]",
+            "slopes[0].by: got 'c'; allowed: a l",
+        ),
+        (
+            "replay=[{rule: aitken, tolerances: [1], patience: 1.5}]",
+            "replay[0].patience: got 1.5; allowed: an integer",
+        ),
+        ("replay=[{rule: aitken, tolerances: [1,'2']}]", "replay[0].tolerances[1]: got '2'"),
         (f"claims=[{{{CLAIM}, statistic: x}}]", "c: got 'no region'; allowed: expected"),
         (f"claims=[{{{CLAIM}, statistic: x, expected: 1}}]", "c: got 'expected'; allowed"),
         (
             f"claims=[{{{CLAIM}, statistic: x, at_most: 1, at_least: 0}}]",
             "c: got 'at_least, at_most'",
         ),
-        (f"claims=[{{{CLAIM}, statistic: x, at_most: .nan}}]", "at_most: Value '.nan'"),
+        (
+            f"claims=[{{{CLAIM}, statistic: x, at_most: .nan}}]",
+            "claims[0].at_most: got '.nan'; allowed: a number",
+        ),
         (f"claims=[{{{CLAIM}, statistic: x, at_most: nan}}]", "at_most: got nan; allowed: finite"),
         (f"claims=[{{{CLAIM}, statistic: x, expected: 1, margin: 0}}]", "margin: got 0.0; allowed"),
         (

@@ -8,12 +8,16 @@ import pandas as pd
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.replicates_needed import main, replicates_needed
+from pipeline.replicates_needed import main, most_for_a_share, replicates_needed
+from pipeline.statistics.cells import convergence
+from pipeline.tables import STATISTICS, parameter_columns, write_statistics
 from tests.factories import make_study, write_study
 
 STUDY = (
     "experiment=convergence",
-    "mixture=[overlap_low]",
+    "mixture=[]",
+    "+mixture.unequal={weights: [0.4,0.6], means: [-2,2], scales: [1,1]}",
+    "model=[notebook]",  # weights are fixed, at others than the true ones
     "sample_sizes=[20,30]",
     "init=[random_points]",
     "replicates=9",
@@ -32,11 +36,27 @@ def test_the_number_is_what_gives_the_wanted_error():
     """Morris et al. (2019), 5.3: a coverage of 0.95 needs 1900 replicates for an MCSE of 0.005."""
     pilot = np.array([1600, 100])
     mcse = np.sqrt(np.array([0.95 * 0.05, 0.5 * 0.5]) / pilot)
-    found = replicates_needed(pilot, mcse, 0.005)
+    found = replicates_needed(pilot, pilot, mcse, 0.005)
     assert found["needed"].tolist() == [1900, 10_000]
-    assert replicates_needed(pilot, mcse, mcse[0])["needed"].tolist()[0] == 1600
+    assert replicates_needed(pilot, pilot, mcse, mcse[0])["needed"].tolist()[0] == 1600
     # One more than that, if the error is to be smaller by a little.
-    assert replicates_needed(pilot, mcse, mcse[0] * (1 - 1e-6))["needed"].tolist()[0] == 1601
+    less = mcse[0] * (1 - 1e-6)
+    assert replicates_needed(pilot, pilot, mcse, less)["needed"].tolist()[0] == 1601
+
+
+def test_replicates_without_a_value_are_made_up_for():
+    """Of 90 replicates 81 have a value: chi-square of 80 degrees, as tables print its quantiles.
+
+    For a fifth of the error 81 * 25 = 2025 values are needed, and 2025 * 90 / 81 = 2250 replicates
+    for them; 2250 * 80 / 106.629 = 1688.1 and 2250 * 80 / 57.153 = 3149.4 are the range.
+    """
+    found = replicates_needed(np.array([90]), np.array([81]), np.array([0.5]), 0.1)
+    assert found.iloc[0].tolist() == [2250, 1689, 3150]
+    # A share: 2500 values at most; more replicates, as the cell with the fewest values asks.
+    replicates, behind = np.array([90, 90, 90]), np.array([90, 81, 0])
+    assert most_for_a_share(replicates, behind, 0.01) == 2778  # 2777.8
+    assert most_for_a_share(replicates[:1], behind[:1], 0.01) == 2500
+    assert math.isnan(most_for_a_share(replicates[2:], behind[2:], 0.01))
 
 
 def test_the_range_holds_the_true_number_as_often_as_it_says():
@@ -44,15 +64,17 @@ def test_the_range_holds_the_true_number_as_often_as_it_says():
     pilots, replicates, sd, wanted = 4000, 12, 3.0, 0.1
     mcse = rng.normal(scale=sd, size=(pilots, replicates)).std(axis=1, ddof=1)
     mcse /= math.sqrt(replicates)
-    found = replicates_needed(np.full(pilots, replicates), mcse, wanted)
-    true = (sd / wanted) ** 2
+    behind, planned = np.full(pilots, replicates), np.full(pilots, 2 * replicates)
+    found = replicates_needed(planned, behind, mcse, wanted)
+    true = 2 * (sd / wanted) ** 2  # every other replicate has a value
     inside = (found["low"] <= true) & (true <= found["high"])
     assert abs(inside.mean() - 0.95) < 4 * math.sqrt(0.95 * 0.05 / pilots)
     assert ((found["low"] <= found["needed"]) & (found["needed"] <= found["high"])).all()
 
 
 def test_a_pilot_without_spread_says_nothing():
-    found = replicates_needed(np.array([1, 5, 5]), np.array([math.nan, 0.0, math.nan]), 0.1)
+    behind, mcse = np.array([1, 5, 5, 0]), np.array([math.nan, 0.0, math.nan, math.nan])
+    found = replicates_needed(np.full(4, 9), behind, mcse, 0.1)
     assert found.isna().all(axis=None)
 
 
@@ -64,7 +86,7 @@ def test_the_command_shows_every_cell(table, capsys):
         needed = math.ceil(9 * (row["bias_mean_0_mcse"] / 0.05) ** 2)
         numbers.append(needed)
         (line,) = [line for line in out.splitlines() if row["cell"] in line]
-        assert [part.strip() for part in line.split("│")][5] == f"{needed:,}"
+        assert [part.strip() for part in line.split("│")][6] == f"{needed:,}"
     (last,) = [line for line in out.splitlines() if "in every cell" in line]
     assert f"{max(numbers):,}" in last
     assert "A share" not in out
@@ -80,8 +102,35 @@ def test_without_a_statistic_the_command_lists_what_there_is(table, capsys):
     names = {line.split("│")[1].strip() for line in out.splitlines() if line.startswith("│")}
     errors = table.filter(regex="_mcse$")
     there = errors.columns[errors.notna().any()]
+    fixed = there[there.str.contains("weight")]
+    assert len(fixed) and errors[fixed].max(axis=None) == 0.0
+    there = there.difference(fixed)
     assert names == {name.removesuffix("_mcse") for name in there}
     assert 0 < len(there) < errors.shape[1]  # nothing converged
+
+
+def test_the_command_knows_the_replicates_behind_a_statistic(workspace, capsys):
+    """Of the first cell's nine replicates three have no Wald standard error."""
+    study = make_study(*STUDY)
+    k = study.plan.n_components
+    fits = study.fits.assign(**{f"se_{name}": 0.4 for name in parameter_columns(k)})
+    first = fits["cell"] == study.plan.cells[0].id
+    fits.loc[first & (fits["replicate"] < 3), "se_mean_0"] = math.nan
+    table, folder = convergence(fits, study.plan), Path("results/convergence")
+    write_study(study, folder)
+    write_statistics(folder / STATISTICS, table, study.plan)
+    assert main(["experiment=convergence", "statistic=coverage_mean_0", "mcse=0.05"]) == 0
+    out = capsys.readouterr().out
+    (line,) = [line for line in out.splitlines() if study.plan.cells[0].id in line]
+    assert [part.strip() for part in line.split("│")][2:4] == ["9", "6"]
+    share = table["coverage_mean_0"].iloc[0]
+    assert 0 < share < 1
+    needed = math.ceil(share * (1 - share) / 0.05**2 * 9 / 6 - 1e-9)
+    assert [part.strip() for part in line.split("│")][6] == f"{needed:,}"
+    assert "A share never needs more than 150 replicates." in out  # 100 values, 9/6 of them
+    main(["experiment=convergence", "statistic=bias_mean_0", "mcse=0.05"])
+    (line,) = [s for s in capsys.readouterr().out.splitlines() if study.plan.cells[0].id in s]
+    assert [part.strip() for part in line.split("│")][2:4] == ["9", "9"]
 
 
 def test_a_pilot_of_one_replicate_is_refused(workspace):

@@ -102,7 +102,7 @@ def convergence(fits: pd.DataFrame, plan: Plan, beside: pd.DataFrame | None = No
         axis=1,
     )
     counts += [*(f"n_{outcome}" for outcome in OUTCOMES), "n_fits", "n_near_singular"]
-    counts += [f"n_{name}" for name in RATES]
+    counts += [f"{what}_{name}" for what in ("n", "replicates") for name in RATES]
     table[counts] = table[counts].fillna(0).astype("int64")  # a cell without a fit
     return table.reset_index(drop=True)
 
@@ -169,10 +169,10 @@ def iterations(fits: pd.DataFrame, level: float = LEVEL) -> pd.DataFrame:
     for outcome, code in (("converged", EVENT), ("max_iter", CENSORED)):
         cause[(fits["outcome"] == outcome).to_numpy()] = code
     ends = observed(curve, replicate, fits["n_iter"].to_numpy(), cause)
-    curves = cumulative_incidence(ends)
+    curves, failures = cumulative_incidence(ends, EVENT), cumulative_incidence(ends, COMPETING)
     columns = {}
     for name, portion in (("median", 0.5), ("q10", 0.1), ("q90", 0.9)):
-        found = quantiles(curves, portion, level)
+        found = quantiles(curves, failures, portion, level)
         for end, values in zip(("", "_low", "_high"), found, strict=True):
             columns[f"n_iter_{name}{end}"] = values
     return pd.DataFrame(columns, pd.Index(position, name="position"))
@@ -241,7 +241,7 @@ def final_log_likelihood(log_likelihood: pd.Series, plan: Plan) -> pd.DataFrame:
 
 
 def rates(fits: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean rates of convergence, and how many fits have one, per cell.
+    """Return the mean rates of convergence, and how many fits and replicates have one, per cell.
 
     `rate_theory` and `rate_observed` are those of the fits that have them (converged ones): with
     (.)_r the mean over these starts of replicate r, mean((.)_r), MCSE sd((.)_r) / sqrt(R).
@@ -249,9 +249,11 @@ def rates(fits: pd.DataFrame) -> pd.DataFrame:
     columns: dict[str, pd.Series] = {}
     for name in RATES:
         rate = fits[name].astype(float)
-        mean, error = mean_and_mcse(replicate_means(rate))
-        number = rate.groupby(level="position").count()
-        columns |= {f"n_{name}": number, f"{name}_mean": mean, f"{name}_mean_mcse": error}
+        means = replicate_means(rate)
+        mean, error = mean_and_mcse(means)
+        columns[f"n_{name}"] = rate.groupby(level="position").count()
+        columns[f"replicates_{name}"] = means.groupby(level="position").count()
+        columns |= {f"{name}_mean": mean, f"{name}_mean_mcse": error}
     return pd.DataFrame(columns)
 
 

@@ -68,7 +68,11 @@ def check(plan: Plan) -> None:
 
 def claims_level(plan: Plan, table: pd.DataFrame) -> float:
     """Return the level of each interval: corrected for all that are judged together (`claims`)."""
-    return 1.0 - (1.0 - plan.config["claims_level"]) / max(len(_asked(plan, table)), 1)
+    return _level(plan, len(_asked(plan, table)))
+
+
+def _level(plan: Plan, number: int) -> float:
+    return 1.0 - (1.0 - plan.config["claims_level"]) / max(number, 1)
 
 
 def _asked(plan: Plan, table: pd.DataFrame) -> list[tuple[dict[str, Any], tuple[int, np.ndarray]]]:
@@ -103,7 +107,8 @@ def claims(table: pd.DataFrame, fitted: pd.DataFrame, plan: Plan) -> pd.DataFram
     probability that any verdict `supported` or `refuted` is wrong is at most 1 - `claims_level`. m
     counts what was asked, whatever came out.
     """
-    asked, level = _asked(plan, table), claims_level(plan, table)
+    asked = _asked(plan, table)
+    level = _level(plan, len(asked))
     rows = []
     for claim, (number, positions) in asked:
         if claim["slope"]:

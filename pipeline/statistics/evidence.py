@@ -11,14 +11,11 @@ from pipeline.core.starts import INITS
 from pipeline.plan import Cell, Plan
 from pipeline.statistics import strict_intervals as intervals
 from pipeline.statistics.intervals import wilson
-from pipeline.statistics.measures import CONVERGED, DISTANCES
+from pipeline.statistics.measures import DISTANCES
+from pipeline.statistics.sizes import COUNTED, fits_behind, is_share
 
 # Statistics that are never negative, and skewed.
 POSITIVE = ("rmse_", "mse_", "empirical_se_", "model_se_", "expected_running_time", *DISTANCES)
-# Statistics that are made of Wald standard errors.
-FROM_WALD = ("coverage_", "model_se_")
-# Counts and shares of fits: without numerical error.
-COUNTED = ("n_", "map_evaluations", "expected_running_time")
 # The numerical error is of first order, in another norm, and of the parameters: a factor for that.
 NUMERICAL_MARGIN = 100.0
 # Through two points there is always a line.
@@ -37,32 +34,10 @@ class Interval(NamedTuple):
     exact: tuple[float, float] = (math.nan, math.nan)  # of a share, that the verdict needs too
 
 
-def is_share(statistic: str) -> bool:
-    """Tell whether a statistic is a share of fits."""
-    return statistic.removesuffix("_converged").endswith("_share") or statistic.startswith(
-        "coverage_"
-    )
-
-
-def _behind(row: pd.Series, cell: Cell, statistic: str) -> int:
-    """Return how many fits of a cell have the value that a statistic is made of."""
-    of_rate = f"n_{statistic.removesuffix('_mean')}"
-    if of_rate in row:
-        return int(row[of_rate])
-    plain = statistic.removesuffix(CONVERGED)
-    suffix = statistic[len(plain) :]
-    if plain.startswith(FROM_WALD):
-        return int(row[f"n_wald{suffix}"])
-    if plain in DISTANCES:
-        return int(row[f"n_distances{suffix}"])
-    every = plain.startswith(COUNTED) or plain.endswith("_share")
-    return int(row["n_fits" if every else f"n_finite{suffix}"])
-
-
 def _missing(row: pd.Series, cell: Cell, claim: dict[str, Any], statistic: str) -> str:
     """Return the objection that fits without a value make, if they are more than allowed."""
     planned = cell.replicates * cell.starts
-    missing = planned - _behind(row, cell, statistic)
+    missing = planned - int(row[fits_behind(statistic)])
     if missing <= claim["allowed_missing"] * planned:
         return ""
     return f"{missing} of {planned} fits have no value in {cell.id}; allowed_missing accepts more"
@@ -80,7 +55,7 @@ def cell_interval(
     if not math.isfinite(value) and not own:
         return Interval(value, reason="no finite value")
     mcse = float(row.get(f"{statistic}_mcse", math.nan))
-    number = _behind(row, cell, statistic)
+    number = int(row[fits_behind(statistic)])
     # Starts of one replicate may depend on each other: at least this many replicates have a value.
     replicates = -(-number // cell.starts)
     if _deterministic(cell, plan):
@@ -166,7 +141,7 @@ def slope_interval(
         if reason := _missing(table.loc[place], plan.cells[place], claim, statistic):
             return Interval(value, error, reason=reason)
     for place in random:
-        behind = _behind(table.loc[place], plan.cells[place], statistic)
+        behind = int(table.loc[place, fits_behind(statistic)])
         replicates = min(replicates, -(-behind // plan.cells[place].starts))
     if replicates < intervals.FEWEST_REPLICATES:
         few = f"{replicates} replicates at a point; allowed: at least {intervals.FEWEST_REPLICATES}"

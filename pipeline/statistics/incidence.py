@@ -27,17 +27,14 @@ class Incidence(NamedTuple):
     """Cumulative incidences of C curves, at each distinct time of each curve, J in all.
 
     `curve` and `time` are sorted; `share` is the estimate from that time on, up to the next, and
-    `competing` that of the competing events. `variance` and `competing_variance` are the
-    infinitesimal jackknife's over replicates. `first` says where each curve begins and `stop` where
-    it ends, (C,); `n_fits` and `n_replicates` what is behind it, (C,).
+    `variance` the infinitesimal jackknife's over replicates. `first` says where each curve begins
+    and `stop` where it ends, (C,); `n_fits` and `n_replicates` what is behind it, (C,).
     """
 
     curve: Integers
     time: Integers
     share: Reals
     variance: Reals
-    competing: Reals
-    competing_variance: Reals
     first: Integers
     stop: Integers
     n_fits: Integers
@@ -49,18 +46,32 @@ class Incidence(NamedTuple):
         return share_interval(self.share, self.variance, fits, replicates, level)
 
 
+class Together(NamedTuple):
+    """Which of N rows share their replicate, one of G.
+
+    `order` sorts the rows by replicate, those of a replicate as they are, (N,); `first` is where
+    each replicate begins in that order and `size` how many rows it has, (G,). `remain` counts the
+    rows of a row's replicate from itself on, (N,).
+    """
+
+    order: Integers
+    first: Integers
+    size: Integers
+    remain: Integers
+
+
 class Observed(NamedTuple):
     """When and why the fits of C curves ended, N rows sorted by curve and time.
 
-    Where each fit is the only one of its replicate, `replicate` is None and a row stands for
-    `alike` fits; else for one. `n_replicates` is (C,).
+    Where each fit is the only one of its replicate, `together` is None and a row stands for `alike`
+    fits; else for one. `n_replicates` is (C,).
     """
 
     curve: Integers
     time: Integers
     cause: Integers
     alike: Integers
-    replicate: Integers | None
+    together: Together | None
     n_replicates: Integers
 
 
@@ -79,7 +90,7 @@ def observed(curve: Integers, replicate: Integers, time: Integers, cause: Intege
         `CENSORED`, `EVENT`, `COMPETING` or another positive number.
     """
     pairs = curve * (width := int(replicate.max()) + 1) + replicate
-    distinct = np.sort(pairs)
+    distinct = pairs if (np.diff(pairs) >= 0).all() else np.sort(pairs)
     distinct = distinct[np.append(True, np.diff(distinct) != 0)]
     n_replicates = np.bincount(distinct // width)
     keys = (curve * (stride := int(time.max()) + 1) + time) * (kinds := int(cause.max()) + 1)
@@ -88,20 +99,36 @@ def observed(curve: Integers, replicate: Integers, time: Integers, cause: Intege
         keys, count = np.unique(keys, return_counts=True)
         at, cause = np.divmod(keys, kinds)
         return Observed(at // stride, at % stride, cause, count, None, n_replicates)
-    order = np.argsort(keys, kind="stable")
+    order = _order(keys)
     count = np.ones(len(order), np.int64)
-    curve, time, cause, pairs = (values[order] for values in (curve, time, cause, pairs))
-    return Observed(curve, time, cause, count, pairs, n_replicates)
+    together = _together(pairs[order])
+    return Observed(curve[order], time[order], cause[order], count, together, n_replicates)
 
 
-def _before(values: Reals, group: Integers) -> Reals:
-    """Return the sum of the earlier values of each value's group."""
-    order = np.argsort(group, kind="stable")
-    sums = np.cumsum(values[order]) - values[order]
-    begins = np.flatnonzero(np.append(True, np.diff(group[order]) != 0))
-    lengths = np.diff(np.append(begins, len(order)))
-    result = np.empty(len(order))
-    result[order] = sums - np.repeat(sums[begins], lengths)
+def _order(keys: Integers) -> Integers:
+    """Return what sorts keys from 0 on, equal ones as they are."""
+    n = len(keys)
+    if int(keys.max()) >= np.iinfo(np.int64).max // n:
+        return np.argsort(keys, kind="stable")
+    # Distinct numbers are sorted several times sooner than a stable sort finds its order.
+    return np.sort(keys * n + np.arange(n)) % n
+
+
+def _together(replicate: Integers) -> Together:
+    order = _order(replicate)
+    first = np.flatnonzero(np.append(True, np.diff(replicate[order]) != 0))
+    size = np.diff(np.append(first, len(order)))
+    remain = np.empty_like(order)
+    remain[order] = np.repeat(first + size, size) - np.arange(len(order))
+    return Together(order, first, size, remain)
+
+
+def _before(values: Reals, together: Together) -> Reals:
+    """Return the sum of the earlier values of each value's replicate."""
+    ordered = values[together.order]
+    sums = np.cumsum(ordered) - ordered
+    result = np.empty(len(values))
+    result[together.order] = sums - np.repeat(sums[together.first], together.size)
     return result
 
 
@@ -155,52 +182,44 @@ def cumulative_incidence(rows: Observed, event: int = EVENT) -> Incidence:
     hazard = np.where(at_risk > ended, ended / (at_risk * np.maximum(at_risk - ended, 1.0)), 0.0)
     end_weight = np.where(at_risk > ended, 1.0 / np.maximum(at_risk - ended, 1.0), 0.0)
     exposure = until(hazard)
-    had_any = rows.cause != CENSORED
+    events = summed(np.where(rows.cause == event, rows.alike, 0))
+    exact = until(np.where(uncensored == 1.0, events, 0))
+    share = (exact + until(np.where(uncensored == 1.0, 0.0, events / uncensored))) / n
+    jump = 1.0 / (n * uncensored)
+    drift = until(jump * events / at_risk) + until(share * hazard)
+    # U_i(t) = alpha_i + F(t) beta_i from when fit i left; what is the same for all before. Fits
+    # that left at one time have one of three: censored, of the cause in question, or of another.
+    kind = 3 * of_row + np.where(rows.cause == event, 1, np.where(rows.cause == CENSORED, 0, 2))
+    ended_late = share * end_weight
+    alpha = np.stack([-drift, jump - drift + ended_late, ended_late - drift], axis=1).ravel()[kind]
+    beta = np.stack([exposure, *2 * [exposure - end_weight]], axis=1).ravel()[kind]
+    still = share * exposure - drift
 
-    def estimate(mine: NDArray[np.bool_]) -> tuple[Reals, Reals]:
-        events = summed(np.where(mine, rows.alike, 0))
-        exact = until(np.where(uncensored == 1.0, events, 0))
-        share = (exact + until(np.where(uncensored == 1.0, 0.0, events / uncensored))) / n
-        jump = 1.0 / (n * uncensored)
-        drift = until(jump * events / at_risk) + until(share * hazard)
-        # U_i(t) = alpha_i + F(t) beta_i from when fit i left; what is the same for all before.
-        alpha = np.where(mine, jump[of_row], 0.0) - drift[of_row]
-        alpha = alpha + np.where(had_any, (share * end_weight)[of_row], 0.0)
-        beta = exposure[of_row] - np.where(had_any, end_weight[of_row], 0.0)
-        still = share * exposure - drift
+    def path(change: NDArray) -> NDArray:
+        return until(summed(change))
+
+    if rows.together is None:
+        variance = path(alpha * alpha * rows.alike)
+        variance = variance + 2.0 * share * path(alpha * beta * rows.alike)
+        variance = variance + share * share * path(beta * beta * rows.alike)
+        variance = variance + still * still * (at_risk - leaving)
+    else:
         # Sums over a replicate's starts: alpha and beta of those that left, and how many have not.
-        p = q = left = np.zeros(len(at))
-        starts = np.ones(len(at))
-        squares = n.astype(float)
-        if rows.replicate is not None:
-            _, which, size = np.unique(rows.replicate, return_inverse=True, return_counts=True)
-            p, q = _before(alpha, which), _before(beta, which)
-            left, starts = _before(np.ones(len(which)), which), size[which].astype(float)
-            squares = np.repeat(np.add.reduceat(summed(starts), first), lengths)
-        remain = starts - left
-
-        def path(change: Reals) -> Reals:
-            return until(summed(change * rows.alike))
-
+        p, q = _before(alpha, rows.together), _before(beta, rows.together)
+        remain = rows.together.remain
+        squares = path(2.0 * remain - 1.0)
         variance = path(2.0 * p * alpha + alpha * alpha)
         variance = variance + 2.0 * share * path(p * beta + q * alpha + alpha * beta)
         variance = variance + share * share * path(2.0 * q * beta + beta * beta)
-        variance = variance + still * still * (squares - path(2.0 * remain - 1.0))
-        if rows.replicate is not None:
-            variance = variance + 2.0 * still * path(alpha * (remain - 1.0) - p)
-            variance = variance + 2.0 * still * share * path(beta * (remain - 1.0) - q)
-        return np.minimum(share, 1.0), np.maximum(variance, 0.0)
-
-    share, variance = estimate(rows.cause == event)
-    competing, competing_variance = estimate(had_any & (rows.cause != event))
-    return Incidence(
-        curves, times, share, variance, competing, competing_variance, first, stop,
-        n[first], rows.n_replicates,
-    )  # fmt: skip
+        variance = variance + still * still * (np.repeat(squares[stop - 1], lengths) - squares)
+        variance = variance + 2.0 * still * path(alpha * (remain - 1.0) - p)
+        variance = variance + 2.0 * still * share * path(beta * (remain - 1.0) - q)
+    share, variance = np.minimum(share, 1.0), np.maximum(variance, 0.0)
+    return Incidence(curves, times, share, variance, first, stop, n[first], rows.n_replicates)
 
 
 def quantiles(
-    curves: Incidence, portion: float, level: float = LEVEL
+    curves: Incidence, failures: Incidence, portion: float, level: float = LEVEL
 ) -> tuple[Reals, Reals, Reals]:
     """Return when each curve reaches a portion, and a confidence interval, each (C,).
 
@@ -208,23 +227,30 @@ def quantiles(
     lower pointwise limit reach it (Brookmeyer & Crowley 1982, for the cumulative incidence).
     Infinite: the competing events alone leave less than `portion`; for an end, their confidence
     limit does. Missing (nan): the observation ended before; the ends also from one replicate.
+
+    Parameters
+    ----------
+    curves, failures : Incidence
+        Of an event and of all that competes with it, in the same fits.
+    portion : float
+    level : float
+        Of the confidence interval.
     """
     low, high = curves.limits(level)
     fits, replicates = curves.n_fits, curves.n_replicates
-    last = curves.stop - 1
-    fewest, most = share_interval(
-        curves.competing[last], curves.competing_variance[last], fits, replicates, level
-    )
+    failing = failures.share[failures.stop - 1]
+    variance = failures.variance[failures.stop - 1]
+    fewest, most = share_interval(failing, variance, fits, replicates, level)
 
-    def reached(share: Reals, failing: Reals) -> Reals:
+    def reached(share: Reals, failed: Reals) -> Reals:
         far = len(share)
         place = np.where(share >= portion, np.arange(far), far)
         place = np.minimum.reduceat(place, curves.first)
         time = np.append(curves.time, 0)[place].astype(float)
-        never = np.where(1.0 - failing < portion, np.inf, np.nan)
+        never = np.where(1.0 - failed < portion, np.inf, np.nan)
         return np.where(place < far, time, never)
 
-    middle = reached(curves.share, curves.competing[last])
+    middle = reached(curves.share, failing)
     begin, end = reached(high, fewest), reached(low, most)
     # Before the first event no fit of R replicates has any: the upper limit of a share of 0.
     square = ndtri(0.5 + level / 2.0) ** 2 / replicates

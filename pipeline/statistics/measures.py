@@ -18,6 +18,7 @@ from pipeline.core.distances import Distances
 from pipeline.plan import Plan
 from pipeline.statistics.replicates import (
     Layout,
+    Moments,
     counts_of,
     layout_of,
     mean_and_error,
@@ -81,6 +82,7 @@ def performance(fits: pd.DataFrame, plan: Plan) -> pd.DataFrame:
         for end, among in bases.items():
             columns[f"n_{name}{end}"] = counts_of(counted & among, layout)
             columns[f"n_{name}_missing{end}"] = counts_of(finite & ~counted & among, layout)
+            columns[f"replicates_{name}{end}"] = _replicates_with(counted & among, layout)
     truths = true_parameters(plan)
     for name in truths.columns:
         truth = truths[name].to_numpy()[layout.position]
@@ -101,12 +103,17 @@ def performance(fits: pd.DataFrame, plan: Plan) -> pd.DataFrame:
 
 
 def _counts(end: str, there: Flags, missing: Flags, layout: Layout) -> dict[str, NDArray]:
-    replicates = np.logical_or.reduceat(there, layout.first_fit).astype(np.int64)
     return {
         f"n_finite{end}": counts_of(there, layout),
         f"n_missing{end}": counts_of(missing, layout),
-        f"replicates_finite{end}": np.add.reduceat(replicates, layout.first_replicate),
+        f"replicates_finite{end}": _replicates_with(there, layout),
     }
+
+
+def _replicates_with(there: Flags, layout: Layout) -> NDArray[np.int64]:
+    """Return the number of a cell's replicates that have a fit whose flag is set, (C,)."""
+    replicates = np.logical_or.reduceat(there, layout.first_fit).astype(np.int64)
+    return np.add.reduceat(replicates, layout.first_replicate)
 
 
 def _named(measures: dict[str, Estimate], end: str) -> dict[str, Reals]:
@@ -149,7 +156,8 @@ def accuracy(error: Reals, truth: Reals, layout: Layout) -> dict[str, Estimate]:
     with np.errstate(over="ignore", invalid="ignore"):
         means = means_of_starts(error, layout)
         squares = means_of_starts(error**2, layout)
-        within = means_of_starts((error - means[layout.replicate]) ** 2, layout)
+        alone = len(means) == len(error)
+        within = None if alone else means_of_starts((error - means[layout.replicate]) ** 2, layout)
     bias, mse = moments(means, layout), moments(squares, layout)
     bias_error, mse_error = standard_error(bias), standard_error(mse)
     scale = np.where(truth == 0.0, np.nan, truth)
@@ -157,7 +165,7 @@ def accuracy(error: Reals, truth: Reals, layout: Layout) -> dict[str, Estimate]:
     return {
         "bias": Estimate(bias.mean, bias_error),
         "relative_bias": Estimate(bias.mean / scale, bias_error / np.abs(scale)),
-        "empirical_se": _empirical_se(means, within, layout),
+        "empirical_se": _empirical_se(bias, means, within, layout),
         "mse": Estimate(mse.mean, mse_error),
         "rmse": Estimate(rmse, _of_root(rmse, mse_error)),
     }
@@ -168,22 +176,26 @@ def _of_root(root: Reals, error_of_square: Reals) -> Reals:
     return error_of_square / np.where(root == 0.0, 1.0, 2.0 * root)
 
 
-def _empirical_se(means: Reals, within: Reals, layout: Layout) -> Estimate:
-    between, inside = moments(means, layout), moments(within, layout)
+def _empirical_se(between: Moments, means: Reals, within: Reals | None, layout: Layout) -> Estimate:
+    """Return it from the moments of `means` and the variances `within`, None of one start each."""
     count = np.where(between.number > 1, between.number, np.nan)
     variance = between.squares / (count - 1)
     with np.errstate(over="ignore", invalid="ignore"):
-        deviations = (means - between.mean[layout.cell]) ** 2
-        spread = moments(deviations, layout)
-        product = (deviations - spread.mean[layout.cell]) * (within - inside.mean[layout.cell])
-        together = np.nan_to_num(product, nan=0.0, posinf=np.inf, neginf=-np.inf)
-        shared = np.add.reduceat(together, layout.first_replicate)
-        sizes = np.sqrt(spread.squares) * np.sqrt(inside.squares)
-        correlation = shared / np.where(sizes > 0.0, sizes, np.inf)
         of_between = variance * np.sqrt(2.0 / (count - 1))
-        of_within = standard_error(inside)
-        error = np.sqrt(of_between**2 + 2.0 * correlation * of_between * of_within + of_within**2)
-    value = np.sqrt(variance + inside.mean)
+        error = of_between
+        if within is not None:
+            inside = moments(within, layout)
+            deviations = (means - between.mean[layout.cell]) ** 2
+            spread = moments(deviations, layout)
+            product = (deviations - spread.mean[layout.cell]) * (within - inside.mean[layout.cell])
+            together = np.nan_to_num(product, nan=0.0, posinf=np.inf, neginf=-np.inf)
+            shared = np.add.reduceat(together, layout.first_replicate)
+            sizes = np.sqrt(spread.squares) * np.sqrt(inside.squares)
+            correlation = shared / np.where(sizes > 0.0, sizes, np.inf)
+            of_within = standard_error(inside)
+            error = np.sqrt(error**2 + 2.0 * correlation * error * of_within + of_within**2)
+            variance = variance + inside.mean
+    value = np.sqrt(variance)
     return Estimate(value, _of_root(value, error))
 
 

@@ -23,6 +23,15 @@ NOTE = (
     f"{BRACKETS} Measures are over all fits with a finite estimate; those over converged fits "
     "alone, and every other column, unrounded, are in convergence.csv."
 )
+OUTCOMES_NOTE = (
+    "The estimate of a fit that failed is its last finite iterate, so that only fits without one "
+    "have no estimate. Reached reference: the share of fits whose log-likelihood is that of the "
+    "best optimum known of their sample."
+)
+ITERATIONS_NOTE = (
+    "Evaluations per convergence: the expected running time, map evaluations of all fits over the "
+    f"number of converged ones. An end {MISSING} of an interval is beyond the iterations allowed."
+)
 MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~&$])")
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -46,6 +55,7 @@ class Listing(NamedTuple):
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     n_labels: int
+    note: str = ""  # sentences below the caption
 
 
 def rounded(value: Any, mcse: Any = None) -> str:
@@ -58,6 +68,8 @@ def rounded(value: Any, mcse: Any = None) -> str:
     --------
     >>> rounded(0.123456, 0.0456)
     '0.123 (0.046)'
+    >>> rounded(12345.678, 321)
+    '12350 (320)'
     >>> rounded(12.34567)
     '12.35'
     """
@@ -67,9 +79,12 @@ def rounded(value: Any, mcse: Any = None) -> str:
         return minus(f"{'-' if value < 0 else ''}\N{INFINITY}")
     if mcse is None or pd.isna(mcse) or not 0 < mcse < np.inf:
         return minus(f"{value:.4g}")
-    decimals = 1 - int(np.floor(np.log10(mcse)))
+    # Of the error as it is shown: 0.0996 is 0.10.
+    decimals = 1 - int(np.floor(np.log10(float(f"{mcse:.1e}"))))
     if not -4 <= decimals <= 8:
-        return minus(f"{value:.3g} ({mcse:.2g})")
+        size = int(np.floor(np.log10(abs(value)))) if value else -decimals
+        return minus(f"{value:.{min(max(size + decimals + 1, 1), 17)}g} ({mcse:.2g})")
+    value, mcse = round(float(value), decimals), round(float(mcse), decimals)
     decimals = max(decimals, 0)
     return minus(f"{value:.{decimals}f} ({mcse:.{decimals}f})")
 
@@ -117,13 +132,14 @@ def _outcomes(convergence: pd.DataFrame) -> Listing:
         counts = convergence[f"n_{outcome}"]
         if counts.any():
             columns[outcome.replace("_", " ")] = _whole(counts)
-    columns["without estimate"] = _whole(convergence["n_missing"])
+    columns["no finite iterate"] = _whole(convergence["n_missing"])
     matched = convergence.filter(regex="^true_").notna().any(axis=1)
     if matched.any():
         counts = convergence["n_relabelled"].where(matched)
         columns["relabelled"] = [_label(count) for count in counts]
     columns["converged share"] = _column(convergence, "converged_share")
-    return _listing("Outcomes: numbers of fits", convergence, columns)
+    columns["reached reference"] = _column(convergence, "reached_reference_share")
+    return _listing("Outcomes: numbers of fits", convergence, columns, OUTCOMES_NOTE)
 
 
 def _iterations(convergence: pd.DataFrame) -> Listing:
@@ -131,10 +147,16 @@ def _iterations(convergence: pd.DataFrame) -> Listing:
         "n_iter_median": "median",
         "n_iter_q10": "10 %",
         "n_iter_q90": "90 %",
+        "expected_running_time": "evaluations per convergence",
         "mean_log_likelihood": "log-likelihood per observation",
     }
-    columns = {text: _column(convergence, name) for name, text in names.items()}
-    return _listing("Iterations (quantiles) and final log-likelihood", convergence, columns)
+    columns = {}
+    for name, text in names.items():
+        columns[text] = _column(convergence, name)
+        if name == "n_iter_median":
+            columns["its 95 % interval"] = _intervals(convergence, name)
+    caption = "Iterations (quantiles), map evaluations and final log-likelihood"
+    return _listing(caption, convergence, columns, ITERATIONS_NOTE)
 
 
 def _parameter(convergence: pd.DataFrame, name: str) -> Listing:
@@ -155,14 +177,25 @@ def _column(convergence: pd.DataFrame, name: str) -> list[str]:
     return [rounded(value, mcse) for value, mcse in zip(convergence[name], errors, strict=True)]
 
 
-def _listing(caption: str, convergence: pd.DataFrame, columns: dict[str, list[str]]) -> Listing:
+def _intervals(convergence: pd.DataFrame, name: str) -> list[str]:
+    """Return a column's intervals; an end that the budget does not let see is a dash."""
+    ends = zip(convergence[f"{name}_low"], convergence[f"{name}_high"], strict=True)
+    return [
+        MISSING if pd.isna(low) and pd.isna(high) else f"{_label(low)} to {_label(high)}"
+        for low, high in ends
+    ]
+
+
+def _listing(
+    caption: str, convergence: pd.DataFrame, columns: dict[str, list[str]], note: str = ""
+) -> Listing:
     varying = [name for name in LABELS if convergence[name].nunique(dropna=False) > 1]
     # A study of one cell is named by its data.
     names = varying or ["mixture" if convergence["mixture"].notna().all() else "observed"]
     labels = [[_label(value) for value in convergence[name]] for name in names]
     header = [{"sample_size": "n"}.get(name, name) for name in names]
     rows = zip(*labels, *columns.values(), strict=True)
-    return Listing(caption, (*header, *columns), tuple(rows), len(names))
+    return Listing(caption, (*header, *columns), tuple(rows), len(names), note)
 
 
 def _label(value: Any) -> str:
@@ -190,7 +223,10 @@ def markdown(title: str, listings: Sequence[Listing]) -> str:
             for name, width in zip(named, widths, strict=True)
         ]
         rows = [f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:])]
-        parts += [f"## {_in_markdown(listing.caption)}", "\n".join(rows)]
+        parts.append(f"## {_in_markdown(listing.caption)}")
+        if listing.note:
+            parts.append(_in_markdown(listing.note))
+        parts.append("\n".join(rows))
     return "\n\n".join(parts) + "\n"
 
 
@@ -206,7 +242,9 @@ def latex(title: str, listings: Sequence[Listing]) -> str:
     lines = [r"% In the preamble: \usepackage{booktabs, longtable}", f"% {NOTE}"]
     for listing in listings:
         n_values = len(listing.header) - listing.n_labels
-        caption = f"{_in_latex(title)}. {_in_latex(listing.caption)}. {_in_latex(BRACKETS)}"
+        sentences = f"{listing.note} {BRACKETS}".strip()
+        end = "" if title.endswith(("?", "!", ".")) else "."
+        caption = f"{_in_latex(title)}{end} {_in_latex(listing.caption)}. {_in_latex(sentences)}"
         lines += [
             "",
             rf"\begin{{longtable}}{{@{{}}{'l' * listing.n_labels}{'r' * n_values}@{{}}}}",

@@ -100,8 +100,9 @@ def first_rows(group: Recorded, quantity: str, target: float) -> Integers:
 def target_profiles(group: Recorded, cell: str, targets: dict[str, list[float]]) -> Iterator[Curve]:
     """Give the share of a cell's recorded fits that have come within each target.
 
-    A fit that `max_iter` cut off above a gap is censored there. One that ended otherwise never
-    reaches it. The distance to the fixed point is that of a converged fit; others never reach it.
+    A fit that `max_iter` cut off above a gap is censored there, near-singular or not: it might have
+    left the singularity. One that ended otherwise never reaches it. The distance to the fixed point
+    is that of a converged fit; others never reach it.
     Without a recorded fit there is no curve.
     """
     outcome = group.ends.outcome

@@ -106,13 +106,20 @@ def moments(means: NDArray[np.float64], layout: Layout) -> Moments:
 
     In two passes, about the mean: errors keep their digits however large their common part.
     """
-    there = ~np.isnan(means)
-    count = np.add.reduceat(there.astype(np.int64), layout.first_replicate)
-    total = np.add.reduceat(np.where(there, means, 0.0), layout.first_replicate)
+    missing = np.isnan(means)
+    size = np.diff(layout.first_replicate, append=len(means))
+    count = size - np.add.reduceat(missing, layout.first_replicate, dtype=np.int64)
+    total = np.add.reduceat(np.where(missing, 0.0, means), layout.first_replicate)
     mean = total / np.where(count > 0, count, np.nan)
     with np.errstate(invalid="ignore", over="ignore"):  # a square may be beyond the range
-        squares = np.where(there, means - mean[layout.cell], 0.0) ** 2
-        return Moments(count, mean, np.add.reduceat(squares, layout.first_replicate))
+        squares = means - np.repeat(mean, size)
+        squares[missing] = 0.0
+        squares *= squares
+        squares = np.add.reduceat(squares, layout.first_replicate)
+    # Rounding errors of the mean are no spread: values that are all the same have none.
+    least = np.fmin.reduceat(means, layout.first_replicate)
+    squares[least == np.fmax.reduceat(means, layout.first_replicate)] = 0.0
+    return Moments(count, mean, squares)
 
 
 def standard_error(of: Moments, ddof: int = 1) -> NDArray[np.float64]:

@@ -4,9 +4,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import ndtri
 
 from pipeline.checks import CELL_KEYS
 from pipeline.plan import Plan, matches
+from pipeline.statistics.intervals import LEVEL
 from pipeline.tables import LABELS
 
 COLUMNS = ("slope", "slope_se", "intercept", "factor_low", "factor_high")
@@ -122,6 +124,28 @@ def fit_line(
     return {name: float(value) for name, value in line.items()} | {"degrees_of_freedom": freedom}
 
 
+def log_errors(table: pd.DataFrame, statistic: str) -> tuple[np.ndarray, str]:
+    """Return the standard errors of the logarithms of a statistic, (cells,), and their origin.
+
+    * `mcse`: MCSE / |value|, the delta method.
+    * `interval`: of a quantile, which has an interval but no MCSE, log(high / low) / (2 z), z the
+      normal quantile of the interval's level: an interval of a quantile is carried over to
+      the logarithm as it is. McKean & Schrader (1984), "A comparison of methods for studentizing
+      the sample median", Communications in Statistics: Simulation and Computation 13, 751-773.
+      Missing where an end is: 0, infinite or unknown.
+    * `scatter`: there are neither.
+    """
+    if (name := f"{statistic}_mcse") in table:
+        with np.errstate(divide="ignore", invalid="ignore"):  # of what has no logarithm
+            return table[name].to_numpy(float) / np.abs(table[statistic].to_numpy(float)), "mcse"
+    if {f"{statistic}_low", f"{statistic}_high"} <= set(table):
+        low, high = (table[f"{statistic}_{end}"].to_numpy(float) for end in ("low", "high"))
+        known = (low > 0.0) & np.isfinite(high)
+        ratio = np.where(known, high, np.nan) / np.where(known, low, 1.0)
+        return np.log(ratio) / (2.0 * ndtri((1.0 + LEVEL) / 2.0)), "interval"
+    return np.full(len(table), np.nan), "scatter"
+
+
 def slopes(table: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     """Return the slopes that the experiment asks for, one row per slope and combination of labels.
 
@@ -144,9 +168,11 @@ def slopes(table: pd.DataFrame, plan: Plan) -> pd.DataFrame:
             rows.append(
                 head | shared_labels(plan, positions) | _fitted(table, plan, slope, positions)
             )
-    texts = ["name", "statistic", "factor", *(name for name in LABELS if name != "sample_size")]
+    texts = ["name", "statistic", "factor", "error_from"]
+    texts += [*(name for name in LABELS if name != "sample_size")]
     result = pd.DataFrame(
-        rows, columns=["name", "statistic", "factor", *LABELS, *COLUMNS, *LACK_OF_FIT]
+        rows,
+        columns=["name", "statistic", "factor", *LABELS, *COLUMNS, *LACK_OF_FIT, "error_from"],
     )
     integers = ("n_points", "n_left_out", "degrees_of_freedom")
     kinds = {name: "str" if name in texts else "float64" for name in result.columns}
@@ -155,22 +181,23 @@ def slopes(table: pd.DataFrame, plan: Plan) -> pd.DataFrame:
 
 def _fitted(
     table: pd.DataFrame, plan: Plan, slope: dict[str, Any], positions: np.ndarray
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Fit one line through its cells, leaving out what has no logarithm."""
     factor = factor_values(table, plan, slope["factor"])[positions]
     value = table[slope["statistic"]].to_numpy(float)[positions]
-    error = np.full(len(value), np.nan)
-    if (name := f"{slope['statistic']}_mcse") in table:
-        error = table[name].to_numpy(float)[positions]
+    error, error_from = log_errors(table, slope["statistic"])
+    error = error[positions]
     if (value[np.isfinite(value)] < 0.0).all():
         value = -value  # a bias may be negative throughout: its size is what scales
     used = np.isfinite(value) & (value > 0.0) & np.isfinite(factor) & (factor > 0.0)
     factor, value, error = factor[used], value[used], error[used]
     keys = {data.id: data.key for data in plan.data_sets}  # two names may mean the same samples
     sample = [keys[plan.cells[position].data_set] for position in positions[used]]
-    # The delta method: the standard error of log v is that of v over v.
-    line = fit_line(np.log(factor), np.log(value), error / value, pd.factorize(np.array(sample))[0])
+    if not (error > 0.0).all():
+        error_from = "scatter"
+    line = fit_line(np.log(factor), np.log(value), error, pd.factorize(np.array(sample))[0])
     return line | {
+        "error_from": error_from,
         "factor_low": float(factor.min()) if len(factor) else np.nan,
         "factor_high": float(factor.max()) if len(factor) else np.nan,
         "n_points": len(factor),

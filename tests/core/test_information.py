@@ -11,28 +11,9 @@ from pipeline.core.information import standard_errors
 from pipeline.core.mixture import Parameters
 from pipeline.core.model import FREE, SHARED, SYMMETRIC, make_model, project
 from pipeline.core.outcomes import Outcome
+from tests.core.models import models
 
 SEED = 17
-MODELS = {
-    "free": (),
-    "equal weights": ("equal",),
-    "shared scale": ("free", "free", "shared"),
-    "equal weights, shared scale": ("equal", "free", "shared"),
-    "fixed scales": ("free", "free", 1.1),
-    "means only": ("equal", "free", 0.9),
-    "symmetric": ("equal", "symmetric", 1.0),
-    "symmetric, free weights": ("free", "symmetric", [0.7, 1.4]),
-    "symmetric, shared scale": ("free", "symmetric", "shared"),
-}
-
-
-def models(counts):
-    for name, arguments in MODELS.items():
-        for n_components in counts:
-            if "symmetric" not in name or n_components == 2:
-                yield pytest.param(
-                    make_model(n_components, *arguments), id=f"{name}-{n_components}"
-                )
 
 
 def estimates(model, n, replicates=1, separation=3.0):

@@ -12,30 +12,9 @@ from pipeline.core.outcomes import Outcome
 from pipeline.core.population import population_nodes
 from pipeline.core.rates import jacobians, rate_theory, spectral_radii
 from pipeline.core.refinement import Task, fit_compressed, fit_population
+from tests.core.models import models
 
 SEED = 31
-MODELS = {
-    "free": (),
-    "equal weights": ("equal",),
-    "shared scale": ("free", "free", "shared"),
-    "equal weights, shared scale": ("equal", "free", "shared"),
-    "fixed scales": ("free", "free", 1.3),
-    "means only": ("equal", "free", 0.8),
-    "symmetric": ("equal", "symmetric", 1.0),
-    "symmetric, free weights": ("free", "symmetric", [0.7, 1.4]),
-    "symmetric, shared scale": ("free", "symmetric", "shared"),
-}
-
-
-def models(counts):
-    for name, arguments in MODELS.items():
-        for n_components in counts:
-            if "symmetric" not in name or n_components == 2:
-                yield pytest.param(
-                    make_model(n_components, *arguments), id=f"{name}-{n_components}"
-                )
-
-
 every_model = pytest.mark.parametrize("model", list(models(range(1, 6))))
 
 

@@ -13,7 +13,7 @@ from scipy.stats import t as student_t
 
 from pipeline.plan import Cell, Plan, write_plan
 from pipeline.stages.aggregate import aggregate
-from pipeline.statistics.cells import convergence, fit_columns, with_intervals_at
+from pipeline.statistics.cells import RATES, convergence, fit_columns, with_intervals_at
 from pipeline.statistics.references import derived
 from tests.factories import make_study, write_tables
 
@@ -332,6 +332,7 @@ def naive(fits, plan):
         for name in ("rate_theory", "rate_observed"):
             have = [row for row in mine if not math.isnan(row[name])]
             out[f"n_{name}"] = len(have)
+            out[f"replicates_{name}"] = len({row["replicate"] for row in have})
             mean, mcse = mean_and_mcse(replicate_means(have, lambda row, n=name: row[n]))
             out[f"{name}_mean"], out[f"{name}_mean_mcse"] = mean, mcse
         errors = [
@@ -376,7 +377,7 @@ def test_types_and_labels(varied):
     text = ["cell", "mixture", "observed", "model", "init", "algorithm"]
     assert [str(got[name].dtype) for name in text] == ["str"] * 6
     counts = [f"n_{name}" for name in ["fits", *OUTCOMES, "near_singular", "relabelled"]]
-    counts += ["n_rate_theory", "n_rate_observed"]
+    counts += [f"{what}_{name}" for what in ("n", "replicates") for name in RATES]
     for name in ("n_finite", "n_missing", "replicates_finite"):
         counts += [name, f"{name}_converged"]
     whole = ["sample_size", "replicates", "starts", *counts]

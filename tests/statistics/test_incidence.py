@@ -25,7 +25,8 @@ def one_curve(time, cause, replicate=None, event=EVENT):
 
 
 def quantile(level, time, cause, replicate=None):
-    return [float(end[0]) for end in quantiles(one_curve(time, cause, replicate), level)]
+    curve, failures = (one_curve(time, cause, replicate, event) for event in (EVENT, COMPETING))
+    return [float(end[0]) for end in quantiles(curve, failures, level)]
 
 
 def naive(time, cause, weight, event):
@@ -54,7 +55,8 @@ def test_six_fits_by_hand():
     shares = [Fraction(1, 6), Fraction(1, 6), Fraction(1, 6), Fraction(3, 8), Fraction(19, 24)]
     failures = [Fraction(k, 24) for k in (0, 0, 5, 5, 5)]
     np.testing.assert_allclose(curves.share, [float(f) for f in shares], rtol=1e-14)
-    np.testing.assert_allclose(curves.competing, [float(f) for f in failures], rtol=1e-14)
+    competing = one_curve(TIME, CAUSE, event=COMPETING)
+    np.testing.assert_allclose(competing.share, [float(f) for f in failures], rtol=1e-14)
     # Failures as censored would give one minus Kaplan-Meier, 1: all converge in the end.
     alone = one_curve(TIME, [CENSORED if c == COMPETING else c for c in CAUSE])
     assert alone.share[-1] == 1.0
@@ -153,6 +155,17 @@ def test_copies_of_a_start_add_no_precision():
     assert (width < 1.1).all()
 
 
+def test_times_of_any_size_are_sorted():
+    """Curve, time, cause and place of a fit in one number may be beyond 64 bits."""
+    replicate, time, cause = random_fits(np.random.default_rng(9))
+    near = one_curve(time, cause, replicate)
+    far = one_curve(time << 56, cause, replicate)
+    assert len(set(replicate.tolist())) < len(replicate)
+    assert (far.time == near.time << 56).all()
+    np.testing.assert_array_equal(far.share, near.share)
+    np.testing.assert_array_equal(far.variance, near.variance)
+
+
 def test_before_the_first_censoring_a_share_is_a_count():
     """A quantile asks whether a share is at least q: the last bit decides."""
     for n in range(1, 200):
@@ -239,20 +252,20 @@ def test_quantiles_are_covered(starts):
     time = np.minimum(time, budget)
     index = np.indices(shape)
     rows = observed(index[0].ravel(), index[1].ravel(), time.ravel(), cause.ravel())
-    curves = cumulative_incidence(rows)
+    curves, failures = cumulative_incidence(rows), cumulative_incidence(rows, COMPETING)
     many = 2_000_000
     long, failed = draw(many, rng.normal(size=many) * 0.5)
     truth = np.where(failed, np.inf, long)
     for level in (0.1, 0.5):
         true = np.quantile(truth, level, method="inverted_cdf")
-        middle, low, high = quantiles(curves, level)
+        middle, low, high = quantiles(curves, failures, level)
         covered = (low <= true) & (true <= high)
         # A discrete quantity: at least 95 %, and not by being uselessly wide.
         assert covered.mean() > 0.95 - coverage_error(covered)
         assert covered.mean() < 0.99
         assert abs(np.median(middle) / true - 1.0) < 0.05
     # 85 % converge in the end: 90 % never do.
-    middle, low, high = quantiles(curves, 0.9)
+    middle, low, high = quantiles(curves, failures, 0.9)
     assert np.isposinf(high[~np.isnan(high)]).all()
     assert not np.isfinite(middle).any() or np.isfinite(middle).mean() < 0.2
 

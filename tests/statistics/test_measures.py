@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 
 from pipeline.statistics.cells import convergence, fit_columns
+from pipeline.statistics.measures import accuracy
+from pipeline.statistics.replicates import layout_of, mean_and_error
 from tests.statistics.test_cells import (
     FLAT_TRUTH,
     cell,
@@ -94,7 +96,9 @@ def naive_measures(fits, plan):
                 f"replicates_finite{end}": len({row["replicate"] for row in have}),
                 f"n_wald{end}": len(wald),
                 f"n_wald_missing{end}": len(have) - len(wald),
+                f"replicates_wald{end}": len({row["replicate"] for row in wald}),
                 f"n_distances{end}": len(near),
+                f"replicates_distances{end}": len({row["replicate"] for row in near}),
                 f"n_distances_missing{end}": len(have) - len(near),
             }
             for name in DISTANCES:
@@ -183,6 +187,8 @@ def test_every_measure_equals_a_loop(varied):
     assert row["n_missing"] == 6 and row["n_wald_missing"] == 1 and row["n_distances_missing"] == 1
     assert row["replicates_finite"] == 29 and math.isnan(row["coverage_weight_0"])
     assert expected["n_missing_converged"].max() > 0
+    row = expected.iloc[1]
+    assert max(row["replicates_wald"], row["replicates_distances"]) < row["replicates_finite"]
 
 
 def test_columns_exist_where_the_study_asks_for_them(varied):
@@ -351,6 +357,25 @@ def test_intervals_of_the_standard_errors_cover():
         covered = (table[name] - truth).abs() <= 1.959964 * table[f"{name}_mcse"]
         # Four standard errors of 0.95 from 1000 studies, and 1 % for the skewness of squares.
         assert abs(covered.mean() - 0.95) < 0.01 + 4 * math.sqrt(0.95 * 0.05 / 1000), name
+
+
+@pytest.mark.parametrize("value", [0.1, 1 / 3 - 0.25, -0.7, 1e-9, -1e6, 1e70])
+@pytest.mark.parametrize("replicates", [2, 7, 100, 1000])
+def test_values_that_do_not_differ_have_no_standard_error(value, replicates):
+    """A mean of equal values has a rounding error, which is no spread."""
+    layout = layout_of(np.zeros(replicates, int), np.arange(replicates))
+    equal = np.full(replicates, value)
+    assert mean_and_error(equal, layout)[1].item() == 0.0
+    # What does differ is seen however small it is beside the mean.
+    other = equal * (1.0 + 1e-11 * np.arange(replicates))
+    expected = np.std(other - value, ddof=1) / math.sqrt(replicates)
+    assert mean_and_error(other, layout)[1].item() == pytest.approx(expected, rel=1e-3)
+    within = np.repeat(equal, 3)
+    starts = layout_of(np.zeros(3 * replicates, int), np.repeat(np.arange(replicates), 3))
+    found = accuracy(within, np.zeros(1), starts)
+    assert {name: each.mcse.item() for name, each in found.items() if name != "relative_bias"} == {
+        "bias": 0.0, "empirical_se": 0.0, "mse": 0.0, "rmse": 0.0,
+    }  # fmt: skip
 
 
 def test_fits_taken_for_replicates_would_understate_the_error():

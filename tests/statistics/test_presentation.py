@@ -42,12 +42,17 @@ def test_columns_are_few_and_chosen(study):
     labels = ("n", "init")  # what varies
     ends = ("converged", "max iter")  # what occurs; no estimate is reported in any case
     assert outcomes.header == (
-        *labels, "fits", *ends, "without estimate", "relabelled", "converged share",
+        *labels, "fits", *ends, "no finite iterate", "relabelled", "converged share",
+        "reached reference",
     )  # fmt: skip
+    assert "last finite iterate" in outcomes.note
     assert [row[:7] for row in outcomes.rows] == [
         ("40", "random_points", "6", "5", "1", "1", outcomes.rows[0][6]),
         ("∞", "kmeans_pp", "6", "6", "0", "0", outcomes.rows[1][6]),
     ]
+    table = convergence(*study)
+    share, mcse = (table[f"reached_reference_share{end}"].iloc[0] for end in ("", "_mcse"))
+    assert outcomes.rows[0][-1] == rounded(share, mcse)
     # The fixed parameters have no error to show.
     assert [each.caption for each in found[2:]] == ["Estimates of mean_0", "Estimates of mean_1"]
     assert found[2].header == (*labels, "truth", "bias", "empirical SE", "RMSE")
@@ -64,6 +69,41 @@ def test_values_are_rounded_to_their_error(study):
         assert row[place] == rounded(value, mcse)
         shown, error = (float(x) for x in re.findall(r"[\d.]+", row[place]))
         assert abs(shown - abs(value)) <= 0.05 * mcse and abs(error - mcse) <= 0.05 * mcse
+
+
+@pytest.mark.parametrize(
+    ("value", "mcse", "text"),
+    [
+        (12345.678, 321, "12350 (320)"),
+        (-12344.9, 996, "−12300 (1000)"),  # two digits of 996 are 1.0e3
+        (12345.678, 95.4, "12346 (95)"),
+        (12345.678, 99.7, "12350 (100)"),
+        (123, 45678, "0 (46000)"),
+        (0.1249, 0.0996, "0.12 (0.10)"),
+        (1234567890.0, 1234567.0, "1.2346e+09 (1.2e+06)"),
+        (0.123456789012, 1.23e-10, "0.12345678901 (1.2e−10)"),
+        (0.0, 1.2e-10, "0 (1.2e−10)"),
+    ],
+)
+def test_the_value_ends_where_two_digits_of_its_error_do(value, mcse, text):
+    assert rounded(value, mcse) == text
+
+
+def test_iterations_have_an_interval_and_their_cost_an_error(study):
+    table = convergence(*study)
+    found = listing(tables(table), "Iterations")
+    place = {name: found.header.index(name) for name in found.header}
+    for row, (_, numbers) in zip(found.rows, table.iterrows(), strict=True):
+        low, high = (f"{numbers[f'n_iter_median_{end}']:.0f}" for end in ("low", "high"))
+        shown = row[place["its 95 % interval"]]
+        assert shown == f"{low} to {high}".replace("inf", "∞").replace("nan", "–")
+        ratio, mcse = (numbers[f"expected_running_time{end}"] for end in ("", "_mcse"))
+        assert row[place["evaluations per convergence"]] == rounded(ratio, mcse)
+    assert any(row[place["its 95 % interval"]].split()[0].isdigit() for row in found.rows)
+    fits, plan = study
+    never = listing(tables(convergence(fits.assign(outcome="max_iter"), plan)), "Iterations")
+    assert never.rows[0][place["its 95 % interval"]] == "–"
+    assert never.rows[0][place["evaluations per convergence"]] == "∞"
 
 
 def test_coverage_and_distances_are_shown_where_they_are(study):
@@ -103,6 +143,7 @@ NASTY = Listing(
     ("n_1 & |", "value %"),
     (("a_b|c", "−0.12 (0.03)"), ("d\ne", "–"), ("∞ *[x]* `y`", "5"), ("*x]", "1")),
     1,
+    "100 % of them_all.",
 )
 
 
@@ -110,7 +151,7 @@ def test_markdown_has_cells_where_they_belong_and_escapes_the_rest():
     text = markdown("A_title | of & things", [NASTY])
     lines = text.splitlines()
     rows = [line for line in lines if line.startswith("|")]
-    assert len(rows) == 6
+    assert len(rows) == 6 and r"100 % of them\_all." in lines
     assert {len(BAR.findall(row)) for row in rows} == {3}
     assert len({len(row) for row in rows}) == 1  # aligned as text
     assert re.fullmatch(r"\| :-+ \| -+: \|", rows[1])
@@ -142,6 +183,7 @@ def test_latex_is_balanced_and_escaped():
     assert not re.search(r"\\\\\s*[*\[]", text)
     assert r"{*}x{]} & 1 \\" in text
     assert r"50 \% of a\_b \& c\textbar{}d \#1 \{x\} \$y\$ \textasciitilde{}" in text
+    assert text.count(r"100 \% of them\_all. In brackets") == 2
     assert text.isascii() or not re.search("[–−∞]", body)
 
 

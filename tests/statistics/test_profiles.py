@@ -7,6 +7,9 @@ import pandas as pd
 import pytest
 
 from pipeline.stages.aggregate import aggregate
+from pipeline.statistics.profiles import target_profiles
+from pipeline.statistics.recorded import Ends, Recorded
+from pipeline.tables import OUTCOMES
 from tests.factories import make_study, write_study, write_tables
 
 STUDY = (
@@ -166,6 +169,29 @@ def test_share_that_reached_each_target(results, kind, axis):
             assert (curve["low"] <= curve["share"]).all()
             assert (curve["share"] <= curve["high"]).all()
     assert reached > 50
+
+
+@pytest.mark.parametrize(
+    ("outcome", "share"), [("max_iter", 1.0), ("converged", 0.5), ("degenerate_scale", 0.5)]
+)
+def test_a_near_singular_fit_is_cut_off_or_never_gets_there(outcome, share):
+    """Of two fits one comes within the target at evaluation 5; the other, not eligible, ends at 2.
+
+    Cut off it leaves one at risk, and all of those arrive; ended, it is the half that never does.
+    """
+    converged = OUTCOMES.index("converged")
+    ends = Ends(
+        np.array([0, 1]), np.zeros(2, int), np.array([converged, OUTCOMES.index(outcome)]),
+        np.array([5, 2]), np.array([5, 2]), np.ones(2), np.array([-10.0, np.nan]),
+    )  # fmt: skip
+    gap, at_rows = np.array([3.0, 0.001, np.inf, np.inf]), np.array([0, 5, 0, 2])
+    distances = {"log_likelihood_gap": gap, "distance_to_fixed_point": np.full(4, np.inf)}
+    at_both = dict.fromkeys(AXES, at_rows)
+    group = Recorded(ends, np.array([0, 2]), np.array([2, 4]), at_both, distances)
+    targets = {"log_likelihood_gap": [0.01], "distance_to_fixed_point": [0.01]}
+    for curve in target_profiles(group, "cell", targets):
+        reached = curve.labels["kind"] == "log_likelihood_gap"
+        assert curve.columns["share"][-1] == (share if reached else 0.0)
 
 
 @pytest.mark.parametrize("kind", ["algorithm_performance", "init_performance"])

@@ -9,7 +9,8 @@ import pytest
 
 from pipeline.config import compose
 from pipeline.planning import make_plan
-from pipeline.statistics.slopes import fit_line, groups, separation, slopes
+from pipeline.statistics.cells import iterations
+from pipeline.statistics.slopes import fit_line, groups, log_errors, separation, slopes
 
 ALONE = np.arange(100)
 
@@ -113,14 +114,84 @@ def test_a_power_law_is_found_with_its_range():
     centred = np.log(n) - np.log(n).mean()
     assert row["slope_se"] == pytest.approx(0.1 / math.sqrt((centred**2).sum()))
     assert (row["n_points"], row["n_left_out"], row["degrees_of_freedom"]) == (4, 0, 2)
+    assert row["error_from"] == "mcse"
     assert row["mixture"] == "notebook" and math.isnan(row["sample_size"])
+
+
+MEDIAN = {"statistic": "n_iter_median", "factor": "sample_size"}
+
+
+def medians(values, low, high):
+    plan = plan_with(SIZES, slope=MEDIAN)
+    table = pd.DataFrame({"sample_size": [cell.sample_size for cell in plan.cells]})
+    table = table.assign(n_iter_median=values, n_iter_median_low=low, n_iter_median_high=high)
+    return slopes(table, plan).iloc[0]
+
+
+def test_a_quantile_is_weighted_by_its_interval():
+    n = np.array([100.0, 200.0, 400.0, 800.0])
+    median = np.array([10.0, 21.0, 39.0, 85.0])
+    widths = np.array([1.1, 1.3, 1.2, 1.5])  # an interval from median / w to median w
+    row = medians(median, median / widths, median * widths)
+    error = np.log(widths) / 1.959963984540054
+    expected, covariance = np.polyfit(np.log(n), np.log(median), 1, w=1 / error, cov="unscaled")
+    assert (row["slope"], row["intercept"]) == pytest.approx(tuple(expected), rel=1e-10)
+    assert row["chi_square"] < 2  # no Birge ratio
+    assert row["slope_se"] == pytest.approx(math.sqrt(covariance[0, 0]), rel=1e-10)
+    assert row["error_from"] == "interval"
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.0, 9.0), (7.0, math.inf), (7.0, math.nan), (8.0, 8.0)]
+)
+def test_an_interval_without_an_end_or_a_width_gives_no_weight(low, high):
+    median = np.array([8.0, 21.0, 39.0, 85.0])
+    row = medians(median, [low, 20.0, 38.0, 80.0], [high, 22.0, 40.0, 90.0])
+    n = np.log([100.0, 200.0, 400.0, 800.0])
+    expected, covariance = np.polyfit(n, np.log(median), 1, cov=True)
+    assert row["slope"] == pytest.approx(expected[0], rel=1e-10)
+    assert row["slope_se"] == pytest.approx(math.sqrt(covariance[0, 0]), rel=1e-10)
+    assert row["error_from"] == "scatter" and math.isnan(row["chi_square"])
+
+
+def test_the_slope_of_a_median_covers_what_repeated_studies_show():
+    """Medians of counts that grow like the root of the size, a tenth of them cut off."""
+    rng = np.random.default_rng(8)
+    studies, replicates, sizes = 400, 60, np.array([100.0, 200.0, 400.0, 800.0])
+    centre = 1e5 * np.sqrt(np.tile(sizes, studies))[:, None]
+    counts = np.ceil(centre * rng.lognormal(sigma=0.5, size=(4 * studies, replicates)))
+    budget = np.ceil(centre * math.exp(0.5 * 1.2816))
+    keys = [range(4 * studies), range(replicates)]
+    fits = pd.DataFrame(
+        {
+            "outcome": np.where(counts <= budget, "converged", "max_iter").ravel(),
+            "n_iter": np.minimum(counts, budget).astype(np.int64).ravel(),
+        },
+        index=pd.MultiIndex.from_product(keys, names=["position", "replicate"]),
+    )
+    table = iterations(fits)
+    error, origin = log_errors(table, "n_iter_median")
+    assert origin == "interval" and (error > 0).all()
+    y = np.log(table["n_iter_median"].to_numpy()).reshape(studies, 4)
+    lines = [
+        fit_line(np.log(sizes), a, b, ALONE[:4])
+        for a, b in zip(y, error.reshape(studies, 4), strict=True)
+    ]
+    slope, claimed = (np.array([line[name] for line in lines]) for name in ("slope", "slope_se"))
+    # The Birge ratio makes an interval wider, never narrower.
+    covered = (np.abs(slope - 0.5) <= 1.96 * claimed).mean()
+    assert covered > 0.95 - 3 * math.sqrt(0.95 * 0.05 / studies)
+    spread = slope.std(ddof=1)
+    assert abs(slope.mean() - 0.5) < 4 * spread / math.sqrt(studies)
+    assert 0.9 < np.median(claimed) / spread < 1.5
 
 
 def test_what_has_no_logarithm_is_left_out_and_counted():
     plan = plan_with("sample_sizes=[10,20,40,80,160,inf]", slope=LAW)
     values = [1.0, 0.0, math.nan, -2.0, 0.25, 7.0]
-    (row,) = slopes(table_of(plan, values), plan).to_dict("records")
-    assert (row["n_points"], row["n_left_out"]) == (2, 3)  # the population is no point
+    for errors in (None, [0.1, 0.0, math.nan, 0.1, 0.1, math.inf]):
+        (row,) = slopes(table_of(plan, values, errors), plan).to_dict("records")
+        assert (row["n_points"], row["n_left_out"]) == (2, 3)  # the population is no point
     assert row["slope"] == pytest.approx(-0.5)
     turned = slopes(table_of(plan, [-1.0, -0.5, -0.25, -0.125, -0.0625, 3.0]), plan).iloc[0]
     mixed = slopes(table_of(plan, [-1.0, -0.5, -0.25, -0.125, 0.0625, 3.0]), plan).iloc[0]
