@@ -9,7 +9,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: reproduce test check unit bench screenshots ui setup format lock clean help
+.PHONY: reproduce test check unit bench pictures screenshots ui setup format lock clean help
 
 reproduce: setup  ## rerun whatever changed, and say where the results are
 	dvc repro
@@ -34,6 +34,9 @@ bench: setup  ## the kernel beside its peers and how its cost grows; writes docs
 	python -m benchmarks.kernel
 	python -m benchmarks.compression
 	python -m benchmarks.scaling
+
+pictures: setup  ## the pictures of the README and the docs
+	python docs/pictures.py
 
 screenshots: setup  ## the pictures of docs/mlflow.md (needs Chromium)
 	python -m tests.browser.screenshots

@@ -1,10 +1,13 @@
-"""The README's commands run, and the reference pages know every name."""
+"""The pages' commands run and print what they say, and the reference pages know every name."""
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import pytest
@@ -27,8 +30,68 @@ from tests.factories import make_study, write_study
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
-COMMANDS = re.findall(r"^    (python -m pipeline.*?)(?:  +#.*)?$", README, re.MULTILINE)
+COMMAND = r"^    (python -m pipeline.*?)(?:  +#.*)?$"
+COMMANDS = re.findall(COMMAND, README, re.MULTILINE)
 REFERENCE = (ROOT / "docs" / "statistics.md").read_text()
+# Does the steps of a page in one process, which starts once for all of them, as if the working
+# directory were the checkout: a new experiment can only live in the checkout's conf/.
+PLAYER = """
+import contextlib, io, json, os, runpy, shlex, sys
+from pathlib import Path
+import pipeline.config
+pipeline.config.CONF = Path("conf").resolve()
+printed = []
+for kind, text in json.loads(Path("steps.json").read_text()):
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        if kind == "file":
+            name, _, content = text.partition("\\n")
+            assert Path(name).parent.is_dir() and not Path(name).exists(), name
+            Path(name).write_text(content)
+        elif kind == "python":
+            exec(compile(text, "snippet", "exec"), {})
+        else:
+            _, _, module, *sys.argv[1:] = shlex.split(text)
+            try:
+                runpy.run_module(module, run_name="__main__", alter_sys=True)
+            except SystemExit as stop:
+                assert not stop.code, f"{text}: exit status {stop.code}"
+    printed.append(out.getvalue())
+Path("printed.json").write_text(json.dumps(printed))
+"""
+
+
+class Step(NamedTuple):
+    """What a page asks the reader to do, and lines that it shows as printed then.
+
+    `kind` is `command` (an indented line), `python` (a block) or `file` (a YAML block with a path
+    after its language, which `text` begins with).
+    """
+
+    kind: str
+    text: str
+    shown: list[str]
+
+
+def steps(page: str) -> list[Step]:
+    """Return the steps of a page in their order; a block of text shows what the last one prints."""
+    found: list[Step] = []
+    page = re.sub(r" \\\n +", " ", page)  # a command over several lines
+    block = r"^```(?:(python|text)|yaml (\S+))\n((?s:.*?))^```$"
+    for match in re.finditer(f"{block}|{COMMAND}", page, re.MULTILINE):
+        language, path, content, command = match.groups()
+        if command:
+            found.append(Step("command", command, []))
+        elif path:
+            found.append(Step("file", f"{path}\n{content}", []))
+        elif language == "python":
+            found.append(Step("python", content, []))
+        else:
+            found[-1].shown.extend(content.splitlines())
+    return found
+
+
+def words(text: str) -> str:
+    return " ".join(text.split())
 
 
 def test_the_readme_has_commands():
@@ -59,6 +122,31 @@ def test_the_commands_of_the_readme_run_in_their_order(workspace):
         "results/multirun/seed=2/notebook",
     }
     assert (workspace / "mlflow.db").is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "fewest"), [("tutorial", 15), ("how_to", 20), ("from_the_notebook", 4)]
+)
+def test_a_page_can_be_followed_from_its_top_to_its_end(name, fewest, workspace):
+    plan = steps((ROOT / "docs" / f"{name}.md").read_text())
+    assert len(plan) >= fewest
+    for folder in ("conf", "data"):
+        shutil.copytree(ROOT / folder, workspace / folder)
+    (workspace / "steps.json").write_text(json.dumps([(kind, text) for kind, text, _ in plan]))
+    done = subprocess.run(
+        [sys.executable, "-c", PLAYER],
+        cwd=workspace,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Warning" not in done.stderr
+    printed = json.loads((workspace / "printed.json").read_text())
+    for step, text in zip(plan, printed, strict=True):
+        for line in step.shown:
+            assert words(line) in words(text), f"{step.text}\n{text}"
 
 
 def test_every_column_is_explained():
@@ -119,11 +207,17 @@ def test_every_page_is_linked(name):
     assert f"docs/{name}" in README
 
 
-def test_every_file_named_in_the_readme_exists():
-    for name in re.findall(r"`((?:conf|docs|pipeline)/[\w/.]+)`", README):
-        assert (ROOT / name).exists(), name
-    for picture in re.findall(r"!\[.*?\]\((.*?)\)", README):
-        assert (ROOT / picture).is_file()
+@pytest.mark.parametrize("name", ["README", "docs/formulas", "docs/from_the_notebook"])
+def test_every_file_that_a_page_names_exists(name):
+    page = (ROOT / f"{name}.md").read_text()
+    for path in re.findall(r"`((?:conf|docs|pipeline)/[\w/.]+)`", page):
+        assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+def test_every_link_leads_to_a_file(page):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
+        assert (page.parent / target).is_file(), target
 
 
 def test_the_fit_that_the_readme_replays_is_planned():

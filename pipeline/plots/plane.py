@@ -94,7 +94,8 @@ def _best(group: Group, paths: list[tuple[Cell, pd.DataFrame]]) -> Parameters | 
     """Return the estimate of the drawn fit that has the largest log-likelihood."""
     keys = {(cell.id, trace["start"].iloc[0]) for cell, trace in paths}
     fits = group.fits[(group.fits["replicate"] == 0) & group.fits["outcome"].isin(SOUND)]
-    drawn = [key in keys for key in zip(fits["cell"], fits["start"], strict=True)]
+    pairs = zip(fits["cell"], fits["start"], strict=True)
+    drawn = np.array([pair in keys for pair in pairs], bool)
     fits = fits[drawn].dropna(subset="log_likelihood")
     if fits.empty:
         return None

@@ -188,6 +188,14 @@ def test_outcome_bars_fill_the_whole_and_know_every_outcome(study):
     np.testing.assert_allclose(widths.groupby(places).sum(), 1.0)
 
 
+@pytest.mark.parametrize("kind", FIGURES, ids=lambda kind: kind.name)
+def test_no_figure_falls_over_fits_that_all_failed(kind, study, notebook):
+    for group in (study, notebook):
+        failed = group.fits.assign(outcome="degenerate_scale", rate_theory=np.nan)
+        figure = plots.draw(kind, replace(group, fits=failed))
+        assert figure is None or png_bytes(figure)
+
+
 def test_a_fit_without_a_trace_is_left_out(study):
     first = study.cells[0].id
     traces = study.traces[study.traces["cell"] != first]
