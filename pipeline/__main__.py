@@ -12,6 +12,7 @@ from typing import Any
 
 from hydra.errors import HydraException
 
+from pipeline.collect import JOBS, collect
 from pipeline.command import exit_status
 from pipeline.config import CONF, checked, compose
 from pipeline.errors import InputError
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 # Hydra's own flags: shown or swept by Hydra itself.
 HYDRA_FLAGS = {"-m", "--multirun", "--hydra-help", "-c", "--cfg", "-i", "--info"}
 HYDRA_FLAGS |= {"-sc", "--shell-completion", "--version"}
+SHOWN_ONLY = HYDRA_FLAGS - {"-m", "--multirun"}
 
 
 def run_shard(config: dict[str, Any]) -> None:
@@ -67,7 +69,7 @@ def job_folder(results_dir: str, experiment: str, overrides: str) -> Path:
     name = re.sub(r"[^A-Za-z0-9_.=,+-]+", "_", overrides) or "defaults"
     if name != overrides or len(name) > 80:
         name = f"{name[:80]}-{digest(overrides)[:8]}"
-    return Path(results_dir) / "multirun" / name / experiment
+    return Path(results_dir) / JOBS / name / experiment
 
 
 def multirun() -> None:
@@ -121,6 +123,11 @@ def main(arguments: Sequence[str]) -> None:
         for config in configs:
             # Hydra would answer a folder that cannot be made with a traceback.
             Path(config["results_dir"]).mkdir(parents=True, exist_ok=True)
+        multirun()
+        if not SHOWN_ONLY & set(arguments):
+            for results_dir in {c["results_dir"]: c for c in configs if c["shard"] is None}:
+                collect(Path(results_dir))
+        return
     multirun()
 
 

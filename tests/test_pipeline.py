@@ -17,13 +17,14 @@ from pipeline import blocks
 from pipeline.__main__ import job_folder, main, run_stages
 from pipeline.command import exit_status
 from pipeline.config import compose
+from pipeline.plan import read_plan
 from pipeline.stages.aggregate import aggregate
 from pipeline.stages.fit import fit
 from pipeline.stages.generate import generate
 from pipeline.stages.plan import plan
 from pipeline.stages.report import report
 from pipeline.stages.track import track
-from pipeline.tables import read_fits, read_traces
+from pipeline.tables import read_fits, read_statistics, read_traces
 
 TRACKED = {"backend": "sqlite", "uri": None, "max_steps": 64}
 QUICK = ("tracking=none", "report=minimal")
@@ -397,11 +398,30 @@ def test_multirun_keeps_jobs_apart(command, workspace):
     settings = [option for option in STUDY if not option.startswith(("mixture", "init"))]
     done = command("pipeline", "-m", *settings, "seed=1,2", "mixture=notebook,overlap_low")
     assert done.returncode == 0, done.stderr
-    folders = [path.parent for path in Path("results/multirun").rglob("convergence.parquet")]
+    folders = [path.parent for path in Path("results/multirun").glob("*/*/convergence.parquet")]
     assert len(folders) == 4
+    sweep = pd.read_parquet("results/multirun/convergence.parquet")
+    assert set(zip(sweep["override/seed"], sweep["override/mixture"], strict=True)) == {
+        (seed, mixture) for seed in "12" for mixture in ("notebook", "overlap_low")
+    }
+    for folder in folders:
+        job = sweep[sweep["job"] == folder.relative_to("results/multirun").as_posix()]
+        rows = read_statistics(folder, read_plan(folder))
+        assert (job["mixture"] == job["override/mixture"]).all()
+        pd.testing.assert_frame_equal(
+            job[rows.columns].reset_index(drop=True), rows, check_dtype=False
+        )
+    text = Path("results/multirun/convergence.csv").read_text()
+    assert text.count("\n") == 1 + len(sweep)
     assert {folder.name for folder in folders} == {"convergence"}
     likelihoods = {read_fits(folder)["log_likelihood"].sum() for folder in folders}
     assert len(likelihoods) == 4
+
+
+def test_collecting_nothing_is_told(command, workspace):
+    for arguments, text in (([], "no finished job"), (["folder"], "argument: got 'folder'")):
+        done = command("pipeline.collect", *arguments)
+        assert done.returncode == 2 and text in done.stderr
 
 
 def test_multirun_refuses_a_bad_job_before_the_first(command, workspace):

@@ -1,0 +1,128 @@
+"""A run that is killed at any moment goes on from its finished blocks to the same bytes."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+STUDY = (
+    "experiment=notebook",
+    "model=[free]",
+    "init=[random_points,kmeans_pp]",
+    "sample_sizes=[100,300]",
+    "replicates=4000",
+    "schedule=converge",
+    "schedule.record_replicates=3",
+    "tracking=none",
+    "report=minimal",
+)
+# What a run says of how fast it was, and the index of the folder above.
+NOT_COMPARED = {"timings.parquet"}
+
+
+def start(folder: Path, *overrides: str, limit: int | None = None) -> subprocess.Popen:
+    folder.mkdir(exist_ok=True)
+
+    def limited() -> None:
+        if limit is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipeline", *STUDY, *overrides],
+        cwd=folder,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(folder)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=limited,
+        start_new_session=True,
+    )
+
+
+def finish(folder: Path, *overrides: str) -> str:
+    run = start(folder, *overrides)
+    told = run.communicate()[1]
+    assert run.returncode == 0, told
+    return told
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return every file of the results and of the store, hidden ones too."""
+    paths = [p for name in ("results", ".cells") for p in (folder / name).rglob("*") if p.is_file()]
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in paths
+        if path.name not in NOT_COMPARED
+    }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> tuple[dict[str, bytes], float]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    began = time.monotonic()
+    finish(folder)
+    return contents(folder), time.monotonic() - began
+
+
+def of_results(files: dict[str, bytes]) -> dict[str, bytes]:
+    return {name: data for name, data in files.items() if name.startswith("results/")}
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_killed_again_and_again_it_ends_with_the_same_bytes(end, tmp_path, undisturbed):
+    whole, seconds = undisturbed
+    folder = tmp_path / "study"
+    for part in (0.35, 0.6, 0.85):
+        run = start(folder)
+        time.sleep(part * seconds)
+        told_at = time.monotonic()
+        os.killpg(run.pid, end) if end == signal.SIGKILL else os.kill(run.pid, end)
+        told = run.communicate()[1]
+        if run.returncode == 0:
+            continue
+        if end == signal.SIGKILL:
+            assert run.returncode == -signal.SIGKILL
+        else:
+            assert run.returncode == 130
+            assert "the same command goes on from there" in told
+            assert time.monotonic() - told_at < 10.0, "a busy machine may take its time"
+    told = finish(folder)
+    assert "cells:" in told
+    assert of_results(contents(folder)) == of_results(whole)
+    # Blocks that were finished are not made again, so the store is that of one run.
+    stored = {name for name in contents(folder) if name.endswith(".parquet")}
+    assert {name for name in whole if name.startswith(".cells/")} - {".cells/lock"} <= stored
+
+
+def test_a_full_disk_is_told_and_nothing_is_lost(tmp_path, undisturbed):
+    whole, _ = undisturbed
+    folder = tmp_path / "study"
+    run = start(folder, limit=200_000)
+    told = run.communicate()[1]
+    assert run.returncode == 1, told
+    assert "Traceback" not in told
+    assert [line for line in told.splitlines() if line.startswith("error: ")]
+    assert not [name for name in contents(folder) if ".tmp" in name], "no pieces are left"
+    finish(folder)
+    assert of_results(contents(folder)) == of_results(whole)
+
+
+def test_damaged_blocks_are_told_and_made_again(tmp_path, undisturbed):
+    whole, _ = undisturbed
+    folder = tmp_path / "study"
+    finish(folder)
+    first, second, *_ = sorted((folder / ".cells").rglob("*.fits.parquet"))
+    first.write_bytes(first.read_bytes()[: first.stat().st_size // 2])
+    damaged = bytearray(second.read_bytes())
+    damaged[len(damaged) // 3] ^= 1
+    second.write_bytes(damaged)
+    told = finish(folder)
+    assert told.count("is damaged: computed again") == 2
+    assert contents(folder) == whole
