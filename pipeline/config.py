@@ -112,6 +112,9 @@ def _composition_message(error: Exception, overrides: Sequence[str]) -> str:
         if _options(group):
             return f"{group}: got {option!r}; allowed: {_options(group)}"
     unknown = re.match(r"Could not override '([^']+)'", text)
+    in_file = re.search(r"In '(experiment/[^']+)': Could not override '[^']+@experiment\.", text)
+    if in_file:
+        return f"conf/{in_file[1]}.yaml: sets groups; allowed: first line # @package _global_"
     if unknown:
         keys = ", ".join(Config.__dataclass_fields__)
         return f"{unknown[1]}: unknown key; allowed at the top: {keys}"

@@ -1,5 +1,6 @@
 """Every file under conf/ composes; bad input is refused before anything is written."""
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -444,6 +445,16 @@ def test_observed_data_have_no_truth_to_start_from(name, workspace):
 
 
 CLAIM = "name: c, claim: a, source: b"
+
+
+def test_an_experiment_file_without_its_first_line_is_told(tmp_path, monkeypatch):
+    conf = tmp_path / "conf"
+    shutil.copytree(CONF, conf)
+    lines = "# mine\n# @package _global_\ndefaults:\n  - override /mixture: [overlap_low]\n"
+    (conf / "experiment" / "mine.yaml").write_text(lines)
+    monkeypatch.setattr("pipeline.config.CONF", conf)
+    with pytest.raises(InputError, match="first line # @package _global_"):
+        compose(["experiment=mine"])
 
 
 @pytest.mark.parametrize(
