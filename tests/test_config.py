@@ -270,7 +270,7 @@ BAD = {
     "no penalty": (["degeneracy.penalty=0"], "degeneracy.penalty"),
     "an endless penalty": (["degeneracy.penalty=.inf"], "degeneracy.penalty"),
     "workers zero": (["executor.workers=0"], "executor.workers"),
-    "unknown executor": (["executor=dask"], "executor"),
+    "unknown executor": (["executor=spark"], "executor"),
     "server without address": (["tracking=server", "tracking.uri=null"], "tracking.uri"),
     "one step": (["tracking.max_steps=1"], "tracking.max_steps"),
     "unknown compression": (["compression=bins"], "compression"),

@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from pipeline.errors import InputError, TrackingError
+from pipeline.errors import ClusterError, InputError, TrackingError
 from pipeline.files import atomic_write
 
 log = logging.getLogger(__name__)
@@ -116,6 +116,9 @@ def exit_status(work: Callable[[], int | None]) -> int:
     except TrackingError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_TRACKING
+    except ClusterError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_ERROR
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         print(f"error: {error.strerror or error}{where}", file=sys.stderr)
