@@ -6,12 +6,14 @@ Imported only where the executor asks for it: `distributed` is an extra of the i
 import logging
 import shlex
 import signal
+import sys
 import time
 import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from multiprocessing import active_children, resource_tracker
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from tempfile import TemporaryDirectory
@@ -21,7 +23,7 @@ import dask
 import numpy as np
 from distributed import Client, Future, KilledWorker, Nanny, Scheduler, SpecCluster, get_worker
 from distributed.diagnostics.plugin import WorkerPlugin
-from distributed.utils import get_ip, get_ip_interface
+from distributed.utils import LoopRunner, get_ip, get_ip_interface
 
 from pipeline.checks import one_line
 from pipeline.errors import ClusterError, InputError
@@ -49,11 +51,6 @@ class Holder(WorkerPlugin):
         self.name = f"em-convergence-{uuid.uuid4().hex}"
         self.plan, self.work, self.own = plan, work, own
         self.versions = versions()
-
-    def setup(self, worker: Any) -> None:
-        """Leave Ctrl-C, which a terminal sends to all of its processes, to the one that started."""
-        if self.own:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _work(name: str, task: Any) -> Any:
@@ -213,13 +210,46 @@ def _own(workers: int) -> Iterator[Client]:
     with TemporaryDirectory(prefix="em-convergence-", ignore_cleanup_errors=True) as scratch:
         options = _listening_at(LOOPBACK) | {"silence_logs": SILENT, "local_directory": scratch}
         options |= {"nthreads": 1, "memory_limit": 0}
-        started = SpecCluster(
-            scheduler={"cls": Scheduler, "options": _listening_at(LOOPBACK)},
-            workers={n: {"cls": Nanny, "options": options} for n in range(workers)},
-            silence_logs=SILENT,
-        )
-        with _client_of(started) as client:
-            yield client
+        with ExitStack() as stack:
+            runner = _loop_deaf_to_interrupts()
+            stack.callback(runner.stop)
+            try:
+                started = SpecCluster(
+                    scheduler={"cls": Scheduler, "options": _listening_at(LOOPBACK)},
+                    workers={n: {"cls": Nanny, "options": options} for n in range(workers)},
+                    silence_logs=SILENT,
+                    loop=runner.loop,
+                )
+                stack.enter_context(started)
+                yield stack.enter_context(Client(started, set_as_default=False))
+            except KeyboardInterrupt:
+                # Nobody waits for an orderly end, nor for workers that are about to start.
+                stack.pop_all()
+                runner.loop.add_callback(runner.loop.stop)
+                for child in active_children():
+                    child.kill()
+                raise
+
+
+def _loop_deaf_to_interrupts() -> LoopRunner:
+    """Start Dask's thread such that the processes which it starts do not hear of Ctrl-C.
+
+    A terminal sends it to all of them; they inherit what a thread has blocked.
+    """
+    # It would unblock it, if it were started later. After an interruption it tidies up: no warning.
+    sys.warnoptions.append("ignore:resource_tracker:UserWarning")
+    resource_tracker.ensure_running()
+    sys.warnoptions.pop()
+    runner = LoopRunner(asynchronous=False)
+    if not hasattr(signal, "pthread_sigmask"):
+        runner.start()
+        return runner
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        runner.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return runner
 
 
 @contextmanager
@@ -253,13 +283,6 @@ def _slurm(executor: dict[str, Any]) -> Iterator[Client]:
         scheduler_options=_listening_at(host),
         silence_logs=SILENT,
     )
-    with _client_of(started) as client:
-        started.scale(jobs=executor["jobs"])
-        yield client
-
-
-@contextmanager
-def _client_of(started: SpecCluster) -> Iterator[Client]:
-    """Yield a client of a cluster, which ends with it."""
     with started, Client(started, set_as_default=False) as client:
+        started.scale(jobs=executor["jobs"])
         yield client
