@@ -275,7 +275,13 @@ def _slurm(executor: dict[str, Any]) -> Iterator[Client]:
         log_directory=executor["log_dir"],
         job_name="em-convergence",
         # SLURM keeps to the memory; what numpy reads must be there before Python starts.
-        worker_extra_args=["--memory-limit", "0", "--no-dashboard"],
+        worker_extra_args=[
+            "--memory-limit",
+            "0",
+            "--no-dashboard",
+            "--dashboard-address",
+            f"{LOOPBACK}:0",
+        ],
         job_script_prologue=[
             f"export PYTHONPATH={shlex.quote(str(CODE))}${{PYTHONPATH:+:$PYTHONPATH}}",
             "export NPY_DISABLE_CPU_FEATURES=X86_V4",
