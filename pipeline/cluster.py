@@ -6,6 +6,7 @@ Imported only where the executor asks for it: `distributed` is an extra of the i
 import logging
 import shlex
 import signal
+import subprocess
 import sys
 import time
 import uuid
@@ -255,8 +256,12 @@ def _loop_deaf_to_interrupts() -> LoopRunner:
 @contextmanager
 def _slurm(executor: dict[str, Any]) -> Iterator[Client]:
     """Submit jobs that are workers, one process of one thread for each core."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     from dask_jobqueue import SLURMCluster
 
+    # Its import makes Ctrl-C a silent, successful exit (dask_jobqueue/runner.py).
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
     directives = list(executor["directives"])
     if executor["log_dir"] is None:
         directives += ["--output=/dev/null", "--error=/dev/null"]
@@ -290,5 +295,17 @@ def _slurm(executor: dict[str, Any]) -> Iterator[Client]:
         silence_logs=SILENT,
     )
     with started, Client(started, set_as_default=False) as client:
+        _check_submission(started.job_script())
         started.scale(jobs=executor["jobs"])
         yield client
+
+
+def _check_submission(script: str) -> None:
+    """Ask SLURM whether it would take a job; dask-jobqueue would not say why it does not."""
+    line = ["sbatch", "--test-only"]
+    try:
+        done = subprocess.run(line, input=script, capture_output=True, text=True)
+    except FileNotFoundError as error:
+        raise InputError("executor.backend: got 'slurm'; there is no sbatch here") from error
+    if done.returncode != 0:
+        raise InputError(f"executor: SLURM takes no such job ({one_line(done.stderr)})")

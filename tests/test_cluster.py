@@ -37,6 +37,7 @@ STUDY = (
     "tracking=none",
     "report=minimal",
 )
+LONG = ("sample_sizes=[40]", "replicates=400000")
 DASK = ("executor=dask", "executor.workers=2")
 
 
@@ -144,7 +145,7 @@ def test_what_goes_wrong_in_a_worker_is_told_as_if_it_were_here(workspace, monke
 
 @pytest.mark.parametrize("to_all", [True, False])
 def test_an_interruption_ends_at_once_with_all_processes(workspace, to_all):
-    line = [sys.executable, "-m", "pipeline", *STUDY, *DASK, "replicates=100000"]
+    line = [sys.executable, "-m", "pipeline", *STUDY, *DASK, *LONG]
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
     run = subprocess.Popen(
         line, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 
 from pipeline.computing import complete, drawn_samples
 from tests.conftest import ROOT
-from tests.test_cluster import STUDY, contents, planned
+from tests.test_cluster import LONG, STUDY, contents, planned
 
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "setpriv")
 CONFIGURATION = """
@@ -159,6 +160,34 @@ def test_workers_in_jobs_make_the_same_bytes(slurm, workspace, whole):
     assert jobs == 2
     assert heard == {"127.0.0.1"}
     until(lambda: not slurm.run("squeue", "-h"), "jobs outlive the run")
+
+
+def test_an_interruption_cancels_the_jobs(slurm, workspace):
+    settings = ["executor=slurm", "executor.interface=lo", "executor.memory=400MB"]
+    line = [sys.executable, "-m", "pipeline", *STUDY, *settings, *LONG]
+    run = subprocess.Popen(line, env=slurm.environment, stderr=subprocess.PIPE, text=True)
+    until(lambda: bool(list(Path(".cells").rglob("*.fits.parquet"))), "no block is finished")
+    began = time.monotonic()
+    run.send_signal(signal.SIGINT)
+    said = run.communicate()[1]
+    assert time.monotonic() - began < 2.0
+    assert run.returncode == 130 and "Traceback" not in said, said
+    until(lambda: not slurm.run("squeue", "-h"), "jobs outlive the run")
+    assert not [path for path in Path().rglob("*") if "slurm" in path.name], "no logs"
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("executor.queue=nowhere", "SLURM takes no such job (sbatch: error: invalid partition"),
+        ("executor.cores=1000", "SLURM takes no such job"),
+    ],
+)
+def test_what_slurm_refuses_is_told(slurm, workspace, setting, said):
+    line = [sys.executable, "-m", "pipeline", *STUDY, "executor=slurm", setting]
+    run = subprocess.run(line, env=slurm.environment, capture_output=True, text=True)
+    assert run.returncode == 2
+    assert run.stderr.splitlines()[-1].startswith(f"error: executor: {said}")
 
 
 def test_a_job_array_of_shards_and_a_job_that_assembles(slurm, workspace, whole):
