@@ -37,7 +37,7 @@ IN_FLIGHT = 2  # tasks for each thread of a worker: one in work, one at hand
 LOOK = 1.0  # seconds between looks at how many workers there are
 SILENT = logging.CRITICAL  # what Dask has to say is said here
 LOOPBACK = "127.0.0.1"
-SECONDS_TO_ANSWER = 10.0
+SECONDS_TO_ANSWER = 5.0
 CODE = Path(__file__).resolve().parent.parent
 
 T = TypeVar("T")

@@ -22,8 +22,6 @@ from pipeline.plan import Plan
 from pipeline.planning import make_plan
 from tests.conftest import ROOT
 
-# Dask closes some of its sockets and loops by garbage collection.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
 STUDY = (
     "experiment=notebook",
