@@ -24,6 +24,7 @@ import dask
 import numpy as np
 from distributed import Client, Future, KilledWorker, Nanny, Scheduler, SpecCluster, get_worker
 from distributed.diagnostics.plugin import WorkerPlugin
+from distributed.security import Security
 from distributed.utils import LoopRunner, get_ip, get_ip_interface
 
 from pipeline.checks import one_line
@@ -95,7 +96,7 @@ def cluster(plan: Plan, work: Work) -> Iterator[Execute]:
     dask.config.set({"distributed.scheduler.allowed-failures": 0})
     with ExitStack() as stack:
         if executor["backend"] == "slurm":
-            client = stack.enter_context(_slurm(executor))
+            client = stack.enter_context(_slurm(executor, Path(plan.config["store_dir"]).resolve()))
         elif executor["address"] is None:
             client = stack.enter_context(_own(plan.workers))
         else:
@@ -200,25 +201,41 @@ def _connected(address: str) -> Iterator[Client]:
         yield client
 
 
-def _listening_at(host: str) -> dict[str, Any]:
+def _listening_at(host: str, security: Security) -> dict[str, Any]:
     """Return the options of a scheduler or worker that listens there alone, with no dashboard."""
-    return {"host": host, "dashboard": False, "dashboard_address": f"{host}:0"}
+    where = {"host": host, "dashboard_address": f"{host}:0", "protocol": "tls://"}
+    return where | {"dashboard": False, "security": security}
+
+
+def _keys(folder: Path) -> Security:
+    """Return keys made for this run, as files of its user: no one else can connect."""
+    made = Security.temporary()
+    paths = {"cert": folder / "cert.pem", "key": folder / "key.pem"}
+    for path, text in ((paths["cert"], made.tls_ca_file), (paths["key"], made.tls_client_key)):
+        path.touch(0o600)
+        path.write_text(text)
+    roles = [(role, part) for role in ("client", "scheduler", "worker") for part in paths]
+    files = {f"tls_{role}_{part}": str(paths[part]) for role, part in roles}
+    return Security(require_encryption=True, tls_ca_file=str(paths["cert"]), **files)
 
 
 @contextmanager
 def _own(workers: int) -> Iterator[Client]:
     """Start processes of one thread each on this machine, which listen on loopback alone."""
     with TemporaryDirectory(prefix="em-convergence-", ignore_cleanup_errors=True) as scratch:
-        options = _listening_at(LOOPBACK) | {"silence_logs": SILENT, "local_directory": scratch}
+        security = _keys(Path(scratch))
+        listening = _listening_at(LOOPBACK, security)
+        options = listening | {"silence_logs": SILENT, "local_directory": scratch}
         options |= {"nthreads": 1, "memory_limit": 0}
         with ExitStack() as stack:
             runner = _loop_deaf_to_interrupts()
             stack.callback(runner.stop)
             try:
                 started = SpecCluster(
-                    scheduler={"cls": Scheduler, "options": _listening_at(LOOPBACK)},
+                    scheduler={"cls": Scheduler, "options": listening},
                     workers={n: {"cls": Nanny, "options": options} for n in range(workers)},
                     silence_logs=SILENT,
+                    security=security,
                     loop=runner.loop,
                 )
                 stack.enter_context(started)
@@ -254,7 +271,7 @@ def _loop_deaf_to_interrupts() -> LoopRunner:
 
 
 @contextmanager
-def _slurm(executor: dict[str, Any]) -> Iterator[Client]:
+def _slurm(executor: dict[str, Any], store: Path) -> Iterator[Client]:
     """Submit jobs that are workers, one process of one thread for each core."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     from dask_jobqueue import SLURMCluster
@@ -267,37 +284,39 @@ def _slurm(executor: dict[str, Any]) -> Iterator[Client]:
         directives += ["--output=/dev/null", "--error=/dev/null"]
     interface = executor["interface"]
     host = get_ip() if interface is None else get_ip_interface(interface)
-    started = SLURMCluster(
-        cores=executor["cores"],
-        processes=executor["cores"],
-        memory=executor["memory"],
-        walltime=executor["walltime"],
-        queue=executor["queue"],
-        account=executor["account"],
-        job_extra_directives=directives,
-        interface=executor["interface"],
-        python=executor["python"],
-        log_directory=executor["log_dir"],
-        job_name="em-convergence",
-        # SLURM keeps to the memory; what numpy reads must be there before Python starts.
-        worker_extra_args=[
-            "--memory-limit",
-            "0",
-            "--no-dashboard",
-            "--dashboard-address",
-            f"{LOOPBACK}:0",
-        ],
-        job_script_prologue=[
-            f"export PYTHONPATH={shlex.quote(str(CODE))}${{PYTHONPATH:+:$PYTHONPATH}}",
-            "export NPY_DISABLE_CPU_FEATURES=X86_V4",
-        ],
-        scheduler_options=_listening_at(host),
-        silence_logs=SILENT,
-    )
-    with started, Client(started, set_as_default=False) as client:
-        _check_submission(started.job_script())
-        started.scale(jobs=executor["jobs"])
-        yield client
+    store.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=store, prefix=".keys-", ignore_cleanup_errors=True) as shared:
+        security = _keys(Path(shared))
+        started = SLURMCluster(
+            cores=executor["cores"],
+            processes=executor["cores"],
+            memory=executor["memory"],
+            walltime=executor["walltime"],
+            queue=executor["queue"],
+            account=executor["account"],
+            job_extra_directives=directives,
+            interface=interface,
+            python=executor["python"],
+            log_directory=executor["log_dir"],
+            job_name="em-convergence",
+            # SLURM keeps to the memory; what numpy reads must be there before Python starts.
+            worker_extra_args=[
+                *("--memory-limit", "0", "--no-dashboard"),
+                *("--dashboard-address", f"{LOOPBACK}:0"),
+            ],
+            job_script_prologue=[
+                f"export PYTHONPATH={shlex.quote(str(CODE))}${{PYTHONPATH:+:$PYTHONPATH}}",
+                "export NPY_DISABLE_CPU_FEATURES=X86_V4",
+            ],
+            protocol="tls://",
+            security=security,
+            scheduler_options=_listening_at(host, security),
+            silence_logs=SILENT,
+        )
+        with started, Client(started, set_as_default=False) as client:
+            _check_submission(started.job_script())
+            started.scale(jobs=executor["jobs"])
+            yield client
 
 
 def _check_submission(script: str) -> None:

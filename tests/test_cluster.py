@@ -22,7 +22,6 @@ from pipeline.plan import Plan
 from pipeline.planning import make_plan
 from tests.conftest import ROOT
 
-
 STUDY = (
     "experiment=notebook",
     "model=[free]",
