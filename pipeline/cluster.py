@@ -12,7 +12,7 @@ import time
 import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from multiprocessing import active_children, resource_tracker
 from pathlib import Path
@@ -22,7 +22,17 @@ from typing import Any, TypeVar
 
 import dask
 import numpy as np
-from distributed import Client, Future, KilledWorker, Nanny, Scheduler, SpecCluster, get_worker
+from distributed import (
+    CancelledError,
+    Client,
+    Future,
+    KilledWorker,
+    Nanny,
+    Scheduler,
+    SpecCluster,
+    get_worker,
+)
+from distributed.comm import CommClosedError
 from distributed.diagnostics.plugin import WorkerPlugin
 from distributed.security import Security
 from distributed.utils import LoopRunner, get_ip, get_ip_interface
@@ -112,7 +122,11 @@ def cluster(plan: Plan, work: Work) -> Iterator[Execute]:
         stack.callback(_forget, client, holder)
 
         def execute(tasks: Sequence[T]) -> Iterator[tuple[int, Any]]:
-            return _results(client, holder.name, tasks, executor["retries"])
+            try:
+                yield from _results(client, holder.name, tasks, executor["retries"])
+            except (CommClosedError, CancelledError) as error:
+                gone = "executor: the scheduler is gone; finished blocks are kept"
+                raise ClusterError(gone) from error
 
         yield execute
 
@@ -145,7 +159,7 @@ def _results(
             alone = True
             waiting.append(suspects.popleft())
         if time.monotonic() - looked > LOOK:
-            threads = sum(client.nthreads().values())
+            threads = _threads(client)
             if not threads and not told:
                 log.info("fit: there is no worker yet: waiting")
                 told = True
@@ -161,8 +175,6 @@ def _results(
         except Empty:
             continue
         index, _ = running.pop(str(future.key))
-        if future.cancelled():
-            raise ClusterError("executor: the scheduler is gone; finished blocks are kept")
         error = future.exception()
         if error is None:
             yield index, future.result()
@@ -182,10 +194,19 @@ def _results(
                 )
 
 
+def _threads(client: Client) -> int:
+    """Return how many threads all workers have."""
+    try:
+        return sum(client.nthreads().values())
+    except OSError as error:  # of several kinds
+        raise CommClosedError(str(error)) from error
+
+
 def _forget(client: Client, holder: Holder) -> None:
     """Take the plan from the workers that stay."""
     if not holder.own:
-        client.unregister_worker_plugin(holder.name)
+        with suppress(OSError):
+            client.unregister_worker_plugin(holder.name)
 
 
 @contextmanager

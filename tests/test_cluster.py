@@ -13,6 +13,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+from distributed import Client
+from distributed.security import Security
 
 from pipeline import cluster
 from pipeline.computing import complete, compute_in_worker, drawn_samples
@@ -69,7 +71,12 @@ def test_processes_of_dask_make_the_same_bytes_and_end_with_the_run(workspace, w
     listening, started = set(), set()
     results = cluster._results
 
-    def watched(*arguments):
+    def watched(client, *arguments):
+        address = client.scheduler.address
+        assert address.startswith("tls://127.0.0.1:")
+        with pytest.raises((OSError, TypeError, ValueError)):
+            Client(address, security=Security.temporary(), timeout=2, set_as_default=False)
+        arguments = (client, *arguments)
         for result in results(*arguments):
             for process in (psutil.Process(), *descendants()):
                 started.add(process.pid)
@@ -164,7 +171,9 @@ def test_an_interruption_ends_at_once_with_all_processes(workspace, to_all):
 
 
 @contextmanager
-def scheduler(folder: Path, workers: int, **environment: str) -> Iterator[str]:
+def scheduler(
+    folder: Path, workers: int, **environment: str
+) -> Iterator[tuple[str, subprocess.Popen]]:
     """Start a scheduler and workers by Dask's commands, as a user would; yield its address."""
     environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)} | environment
     options = {"env": environment, "cwd": folder, "stderr": subprocess.DEVNULL}
@@ -177,7 +186,7 @@ def scheduler(folder: Path, workers: int, **environment: str) -> Iterator[str]:
         processes += [subprocess.Popen([*line, "--no-nanny"], **options) for _ in range(workers)]
         while not file.exists():
             time.sleep(0.05)
-        yield re.search(r"tcp://[\d.:]+", file.read_text())[0]
+        yield re.search(r"tcp://[\d.:]+", file.read_text())[0], processes[0]
     finally:
         for process in reversed(processes):
             process.kill()
@@ -185,13 +194,32 @@ def scheduler(folder: Path, workers: int, **environment: str) -> Iterator[str]:
 
 
 def test_a_running_scheduler_serves_and_stays(workspace, whole):
-    with scheduler(workspace, 2, NPY_DISABLE_CPU_FEATURES="X86_V4") as address:
+    with scheduler(workspace, 2, NPY_DISABLE_CPU_FEATURES="X86_V4") as (address, _):
         plan = planned("executor=dask", f"executor.address={address}")
         complete(plan, drawn_samples(plan))
         assert contents(Path(".cells")) == whole
         again = replace(plan, config=plan.config | {"store_dir": "again"})
         complete(again, drawn_samples(again))
     assert contents(Path("again")) == whole
+
+
+def test_a_scheduler_that_goes_is_told(workspace, whole, monkeypatch):
+    results = cluster._results
+    with scheduler(workspace, 2, NPY_DISABLE_CPU_FEATURES="X86_V4") as (address, process):
+
+        def killing(*arguments):
+            for result in results(*arguments):
+                process.kill()
+                yield result
+
+        monkeypatch.setattr(cluster, "_results", killing)
+        plan = planned("executor=dask", f"executor.address={address}")
+        began = time.monotonic()
+        with pytest.raises(ClusterError, match=r"the scheduler is gone; finished blocks are kept"):
+            complete(plan, drawn_samples(plan))
+        assert time.monotonic() - began < 30.0
+    made = contents(Path(".cells"))
+    assert made and made == {name: whole[name] for name in made}
 
 
 def test_no_scheduler_at_the_address(command):
@@ -213,10 +241,17 @@ def test_no_scheduler_at_the_address(command):
 def test_workers_that_would_compute_other_numbers_are_refused(workspace, difference, said):
     if "PYTHONPATH" not in difference and "avx512f" not in Path("/proc/cpuinfo").read_text():
         pytest.skip("this processor has no AVX-512")
-    with scheduler(workspace, 1, **difference) as address:
+    with scheduler(workspace, 1, **difference) as (address, _):
         plan = planned("executor=dask", f"executor.address={address}")
         with pytest.raises(InputError, match=said):
             complete(plan, drawn_samples(plan))
+
+
+def test_workers_with_other_code_are_refused(workspace, monkeypatch):
+    monkeypatch.setattr(cluster, "versions", lambda: {"core": "another"})
+    plan = planned("executor=dask", "executor.workers=1")
+    with pytest.raises(InputError, match="allowed: what this process runs, {'core': 'another'}"):
+        complete(plan, drawn_samples(plan))
 
 
 @pytest.mark.parametrize("backend", ["dask", "slurm"])
