@@ -260,7 +260,10 @@ def _own(workers: int) -> Iterator[Client]:
                     loop=runner.loop,
                 )
                 stack.enter_context(started)
-                yield stack.enter_context(Client(started, set_as_default=False))
+                client = stack.enter_context(Client(started, set_as_default=False))
+                # Their blocks are stored; an orderly end would wait for those about to start.
+                stack.callback(_kill, started)
+                yield client
             except KeyboardInterrupt:
                 # Nobody waits for an orderly end, nor for workers that are about to start.
                 stack.pop_all()
@@ -268,6 +271,14 @@ def _own(workers: int) -> Iterator[Client]:
                 for child in active_children():
                     child.kill()
                 raise
+
+
+def _kill(started: SpecCluster) -> None:
+    """End the processes of a cluster at once."""
+    for nanny in started.workers.values():
+        nanny.auto_restart = False
+    for child in active_children():
+        child.kill()
 
 
 def _loop_deaf_to_interrupts() -> LoopRunner:
