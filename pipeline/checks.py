@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,21 @@ MOST_ITERATIONS, MOST_COMPONENTS, MOST_WORKERS, MOST_PENALTY = 10**12, 1000, 102
 TOLERANCES = (1e-14, 1e-3)
 # What can be measured of each fit besides, at a cost.
 MEASURES = ("wald", "distances")
+# The keys of `executor` that each backend has.
+EXECUTOR_KEYS = {
+    "local": ("workers",),
+    "dask": ("workers", "address", "retries"),
+    "slurm": (
+        *("retries", "jobs", "cores", "memory", "walltime", "queue", "account", "directives"),
+        *("interface", "python", "log_dir"),
+    ),
+}
+SLURM_FORMS = {
+    "memory": (r"\d+(\.\d+)? ?[KMGT]i?B", "as in 8GB"),
+    "walltime": (r"(\d+-)?\d{1,2}:\d{2}(:\d{2})?", "as in 01:00:00 or 2-00:00:00"),
+}
+INSTALL_SCALE = "after pip install 'em-convergence[scale]' also dask, slurm"
+MOST_RETRIES = 100
 CELL_KEYS = ("mixture", "observed", "model", "sample_size", "init", "algorithm")
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.]*")
 
@@ -109,9 +125,7 @@ def check(config: dict[str, Any]) -> None:
         _between(f"reference.{key}", config["reference"][key], 0.0, 0.1)
     for key, values in config["targets"].items():
         _check_targets(f"targets.{key}", values)
-    _choice("executor.backend", config["executor"]["backend"], ("local",))
-    if config["executor"]["workers"] is not None:
-        _integer("executor.workers", config["executor"]["workers"], 1, MOST_WORKERS)
+    _check_executor(config["executor"])
     _check_tracking(config["tracking"])
     for measure in config["measures"]:
         _choice("measures", measure, MEASURES)
@@ -326,6 +340,34 @@ def _check_region(key: str, claim: dict[str, Any]) -> None:
         len(given["between"]) == 2 and given["between"][0] < given["between"][1]
     ):
         refuse(f"{key}: between", given["between"], "[low, high] with low < high")
+
+
+def _check_executor(executor: dict[str, Any]) -> None:
+    backend, address = executor["backend"], executor["address"]
+    _choice("executor.backend", backend, EXECUTOR_KEYS)
+    for key, value in executor.items():
+        if value is not None and key not in ("backend", *EXECUTOR_KEYS[backend]):
+            keys = ", ".join(EXECUTOR_KEYS[backend])
+            refuse(f"executor.{key}", value, f"null; the backend {backend} has {keys}")
+    for key in ("workers", "jobs", "cores"):
+        if executor[key] is not None or (backend == "slurm" and key != "workers"):
+            _integer(f"executor.{key}", executor[key], 1, MOST_WORKERS)
+    if backend == "local":
+        return
+    if not all(find_spec(package) for package in ("dask_jobqueue", "distributed")):
+        refuse("executor.backend", backend, "local, or " + INSTALL_SCALE)
+    _integer("executor.retries", executor["retries"], 0, MOST_RETRIES)
+    if address is not None and not re.fullmatch(r"(tcp|tls)://\S+:\d+", address):
+        refuse("executor.address", address, "null, or a running scheduler's, tcp://host:port")
+    if address is not None and executor["workers"] is not None:
+        refuse("executor.workers", executor["workers"], "null: the scheduler has its workers")
+    if backend == "slurm":
+        for key, (form, words) in SLURM_FORMS.items():
+            if not re.fullmatch(form, executor[key] or ""):
+                refuse(f"executor.{key}", executor[key], words)
+        for directive in executor["directives"] or []:
+            if not re.fullmatch(r"-\S.*", directive):
+                refuse("executor.directives", directive, "options of sbatch, [--qos=long]")
 
 
 def _check_tracking(tracking: dict[str, Any]) -> None:

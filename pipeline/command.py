@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from pipeline.errors import InputError, TrackingError
+from pipeline.errors import ClusterError, InputError, TrackingError
 
 EXIT_ERROR = 1
 EXIT_INPUT = 2
@@ -28,6 +28,9 @@ def exit_status(work: Callable[[], int | None]) -> int:
     except TrackingError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_TRACKING
+    except ClusterError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_ERROR
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         print(f"error: {error.strerror or error}{where}", file=sys.stderr)

@@ -4,6 +4,8 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, contextmanager
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -33,6 +35,8 @@ FIRST_LOOK, LAST_LOOK = 0.1, 5.0  # seconds between looks at what another run is
 
 # The samples of a block's replicates, shape (replicates, sample_size); None: the population.
 Samples = Callable[[Cell, Block], np.ndarray | None]
+# What runs tasks: yields (task index, seconds or None) as they end.
+Execute = Callable[[Sequence["Task"]], Iterator[tuple[int, float | None]]]
 
 
 class Task(NamedTuple):
@@ -40,6 +44,13 @@ class Task(NamedTuple):
 
     cell: Cell
     block: Block
+
+    def __str__(self) -> str:
+        first, stop, first_start, stop_start = self.block
+        return (
+            f"cell {self.cell.id}, block of replicates {first} to {stop - 1}, "
+            f"starts {first_start} to {stop_start - 1}"
+        )
 
 
 class Stored(NamedTuple):
@@ -88,6 +99,16 @@ def compute_block(
     return time.perf_counter() - began
 
 
+# POSIX locks belong to a process, and end when any of its descriptors of the file is closed.
+_locks = cache(Locks)
+
+
+def compute_in_worker(plan: Plan, task: Task) -> float | None:
+    """Compute a block into the store in a process of a cluster, from samples drawn anew."""
+    store = Path(plan.config["store_dir"])
+    return compute_block(plan, task, drawn_samples(plan), store, _locks(store))
+
+
 class Shard(NamedTuple):
     """Every `of`-th block of a plan from the `number`-th on, counted from 1."""
 
@@ -108,11 +129,12 @@ def complete(plan: Plan, samples: Samples, shard: Shard | None = None) -> Stored
     log.info("fit: cells: %d reused, %d new (%d fits to run)", reused, len(new), n_fits)
     timings: list[tuple[str, float]] = []
     patience = FIRST_LOOK
-    locks = Locks(store)
-    try:
+    if not tasks:
+        return Stored(blocks, timings)
+    with _engine(plan, samples, store) as execute:
         while tasks:
             theirs: set[str] = set()
-            for task, seconds in _by_threads(plan, tasks, samples, store, locks):
+            for task, seconds in _in_order(execute, tasks):
                 if seconds is None:
                     theirs.add(task.cell.content)
                 else:
@@ -125,8 +147,6 @@ def complete(plan: Plan, samples: Samples, shard: Shard | None = None) -> Stored
                 patience = min(2.0 * patience, LAST_LOOK)
                 blocks |= {content: stored_blocks(folder_of(store, content)) for content in theirs}
             tasks = _missing(plan, blocks, shard) if theirs else []
-    finally:
-        locks.close()
     return Stored(blocks, timings)
 
 
@@ -148,28 +168,43 @@ def _missing(plan: Plan, blocks: dict[str, list[Block]], shard: Shard | None) ->
     return tasks
 
 
-def _by_threads(
-    plan: Plan, tasks: Sequence[Task], samples: Samples, store: Path, locks: Locks
-) -> Iterator[tuple[Task, float | None]]:
-    """Run tasks on a pool of threads; yield each with its result, in task order."""
+def _in_order(execute: Execute, tasks: Sequence[Task]) -> list[tuple[Task, float | None]]:
+    """Run tasks; return each with its result, in task order."""
+    results: dict[int, float | None] = {}
+    with progress("fit", sum(task.block.n_fits for task in tasks)) as advance:
+        for index, seconds in execute(tasks):
+            results[index] = seconds
+            advance(tasks[index].block.n_fits)
+    return [(task, results[index]) for index, task in enumerate(tasks)]
+
+
+def _engine(plan: Plan, samples: Samples, store: Path) -> AbstractContextManager[Execute]:
+    """Return what executes tasks: it yields (task index, result) as they end."""
+    if plan.config["executor"]["backend"] == "local":
+        return _threads(plan, samples, store)
+    from pipeline.cluster import cluster
+
+    return cluster(plan, compute_in_worker)
+
+
+@contextmanager
+def _threads(plan: Plan, samples: Samples, store: Path) -> Iterator[Execute]:
+    """Yield what executes tasks on a pool of threads."""
     # The points of one large sample are shared out too.
     helpers = ThreadPoolExecutor(plan.workers)
+    pool = ThreadPoolExecutor(plan.workers)
+    locks = Locks(store)
 
     def work(task: Task) -> float | None:
         return compute_block(plan, task, samples, store, locks, helpers.map)
 
-    results: dict[int, float | None] = {}
-    pool = ThreadPoolExecutor(plan.workers)
     try:
-        with progress("fit", sum(task.block.n_fits for task in tasks)) as advance:
-            for index, seconds in _in_flight(pool, work, tasks, 2 * plan.workers):
-                results[index] = seconds
-                advance(tasks[index].block.n_fits)
+        yield lambda tasks: _in_flight(pool, work, tasks, 2 * plan.workers)
     finally:
         # After an interruption nobody waits for the blocks in hand.
         pool.shutdown(wait=False, cancel_futures=True)
         helpers.shutdown(wait=False, cancel_futures=True)
-    yield from ((task, results[index]) for index, task in enumerate(tasks))
+        locks.close()
 
 
 def _in_flight(

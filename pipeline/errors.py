@@ -7,3 +7,7 @@ class InputError(Exception):
 
 class TrackingError(Exception):
     """The tracking store could not be used; the result files are complete (exit 3)."""
+
+
+class ClusterError(Exception):
+    """The workers could not do their part; finished blocks are kept (exit 1)."""

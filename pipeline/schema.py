@@ -180,8 +180,20 @@ class Replay:
 class Executor:
     """Where the blocks of fits run."""
 
-    backend: str = key("local")
-    workers: int | None = key("threads; null: one for each core", None)
+    backend: str = key("local, dask or slurm")
+    workers: int | None = key("threads, or processes of dask; null: one for each core", None)
+    address: str | None = key("dask: of a running scheduler; null: one of its own", None)
+    retries: int | None = key("dask, slurm: times that a block may lose its worker", None)
+    jobs: int | None = key("slurm: jobs", None)
+    cores: int | None = key("slurm: of a job; each works by itself", None)
+    memory: str | None = key("slurm: of a job, as in 8GB", None)
+    walltime: str | None = key("slurm: of a job, as in 01:00:00 or 2-00:00:00", None)
+    queue: str | None = key("slurm: partition; null: the default one", None)
+    account: str | None = key("slurm: account; null: the default one", None)
+    directives: list[str] | None = key("slurm: more #SBATCH lines, as in --qos=long", None)
+    interface: str | None = key("slurm: network interface between nodes, as in ib0", None)
+    python: str | None = key("slurm: interpreter on the nodes; null: this one", None)
+    log_dir: str | None = key("slurm: folder for the jobs' output; null: it is discarded", None)
 
 
 @dataclass

@@ -1,0 +1,362 @@
+"""Work done by processes of Dask: of this machine, of a running scheduler, or of SLURM jobs.
+
+Imported only where the executor asks for it: `distributed` is an extra of the installation.
+"""
+
+import logging
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from multiprocessing import active_children, resource_tracker
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
+
+import dask
+import numpy as np
+from distributed import (
+    CancelledError,
+    Client,
+    Future,
+    KilledWorker,
+    Nanny,
+    Scheduler,
+    SpecCluster,
+    get_worker,
+)
+from distributed.comm import CommClosedError
+from distributed.diagnostics.plugin import WorkerPlugin
+from distributed.security import Security
+from distributed.utils import LoopRunner, get_ip, get_ip_interface
+
+from pipeline.checks import one_line
+from pipeline.errors import ClusterError, InputError
+from pipeline.plan import Plan
+from pipeline.planning import versions
+
+log = logging.getLogger(__name__)
+
+IN_FLIGHT = 2  # tasks for each thread of a worker: one in work, one at hand
+LOOK = 1.0  # seconds between looks at how many workers there are
+SILENT = logging.CRITICAL  # what Dask has to say is said here
+LOOPBACK = "127.0.0.1"
+SECONDS_TO_ANSWER = 5.0
+CODE = Path(__file__).resolve().parent.parent
+
+T = TypeVar("T")
+Work = Callable[[Plan, Any], Any]
+Execute = Callable[[Sequence[T]], Iterator[tuple[int, Any]]]
+
+
+class Holder(WorkerPlugin):
+    """What every worker holds during a run: sent to it once, also to one that comes later."""
+
+    def __init__(self, plan: Plan, work: Work, own: bool) -> None:
+        self.name = f"em-convergence-{uuid.uuid4().hex}"
+        self.plan, self.work, self.own = plan, work, own
+        self.versions = versions()
+
+
+def _work(name: str, task: Any) -> Any:
+    """Do a task in a worker."""
+    holder: Any = get_worker().plugins[name]
+    here = versions()
+    if here != holder.versions:
+        raise InputError(
+            f"executor: a worker runs {here}; allowed: what this process runs, {holder.versions}"
+        )
+    # A worker that had imported numpy before `pipeline` has not read its setting.
+    if "X86_V4" in np.show_config(mode="dicts")["SIMD Extensions"]["found"]:
+        raise InputError(
+            "executor: a worker's numpy uses AVX-512, which rounds in another way; start workers "
+            "with the environment variable NPY_DISABLE_CPU_FEATURES=X86_V4"
+        )
+    return holder.work(holder.plan, task)
+
+
+@contextmanager
+def cluster(plan: Plan, work: Work) -> Iterator[Execute]:
+    """Yield what runs ``work(plan, task)`` for tasks on the workers that the plan's executor names.
+
+    It yields (task index, result) as tasks end. A task whose worker is lost is done by another one.
+
+    Parameters
+    ----------
+    work : callable
+        Importable by the workers. It writes what is large itself: results go through the scheduler.
+
+    Raises
+    ------
+    InputError
+        If there is no such cluster, or its workers are no match for this process.
+    ClusterError
+        If a task loses its worker more than `executor.retries` times, or the scheduler is lost.
+    """
+    executor = plan.config["executor"]
+    logging.getLogger("distributed").setLevel(SILENT)
+    # The plan's limit counts, not the scheduler's, which blames all tasks that a worker had.
+    dask.config.set({"distributed.scheduler.allowed-failures": 0})
+    with ExitStack() as stack:
+        if executor["backend"] == "slurm":
+            client = stack.enter_context(_slurm(executor, Path(plan.config["store_dir"]).resolve()))
+        elif executor["address"] is None:
+            client = stack.enter_context(_own(plan.workers))
+        else:
+            client = stack.enter_context(_connected(executor["address"]))
+        holder = Holder(_anywhere(plan), work, own=executor["address"] is None)
+        try:
+            client.register_plugin(holder, name=holder.name)
+        except Exception as error:
+            raise InputError(
+                f"executor: the workers cannot run the pipeline ({one_line(repr(error))}); "
+                "allowed: workers with the code and the environment of this process"
+            ) from error
+        stack.callback(_forget, client, holder)
+
+        def execute(tasks: Sequence[T]) -> Iterator[tuple[int, Any]]:
+            try:
+                yield from _results(client, holder.name, tasks, executor["retries"])
+            except (CommClosedError, CancelledError) as error:
+                gone = "executor: the scheduler is gone; finished blocks are kept"
+                raise ClusterError(gone) from error
+
+        yield execute
+
+
+def _anywhere(plan: Plan) -> Plan:
+    """Return the plan with paths that hold in every working directory."""
+    observed = {
+        name: entry | {"path": str(Path(entry["path"]).resolve())}
+        for name, entry in plan.config["observed"].items()
+    }
+    store = str(Path(plan.config["store_dir"]).resolve())
+    return replace(plan, config=plan.config | {"observed": observed, "store_dir": store})
+
+
+def _results(
+    client: Client, holder: str, tasks: Sequence[T], retries: int
+) -> Iterator[tuple[int, Any]]:
+    """Yield (task index, result) as tasks end, with a bounded number of them in Dask's hands.
+
+    A worker that dies takes all tasks with it that it had in hand, and Dask blames each. One that
+    is blamed too often is done again at the end, alone: if that costs a worker too, it is guilty.
+    """
+    ended: SimpleQueue[Future] = SimpleQueue()
+    waiting, suspects = deque(range(len(tasks))), deque[int]()
+    running: dict[str, tuple[int, Future]] = {}
+    losses: Counter[int] = Counter()
+    alone, most, looked, told = False, IN_FLIGHT, -LOOK, False
+    while waiting or running or suspects:
+        if not (waiting or running):
+            alone = True
+            waiting.append(suspects.popleft())
+        if time.monotonic() - looked > LOOK:
+            threads = _threads(client)
+            if not threads and not told:
+                log.info("fit: there is no worker yet: waiting")
+                told = True
+            most, looked = IN_FLIGHT * max(threads, 1), time.monotonic()
+        while waiting and len(running) < (1 if alone else most):
+            index = waiting.popleft()
+            key = f"fit-{uuid.uuid4().hex}"
+            future = client.submit(_work, holder, tasks[index], key=key, pure=False)
+            running[key] = index, future
+            future.add_done_callback(ended.put)
+        try:
+            future = ended.get(timeout=LOOK)
+        except Empty:
+            continue
+        index, _ = running.pop(str(future.key))
+        error = future.exception()
+        if error is None:
+            yield index, future.result()
+        elif not isinstance(error, KilledWorker):
+            future.result()
+        else:
+            losses[index] += 1 + error.allowed_failures
+            if losses[index] <= retries:
+                log.info("fit: a worker was lost; again: %s", tasks[index])
+                waiting.append(index)
+            elif not alone:
+                suspects.append(index)
+            else:
+                raise ClusterError(
+                    f"{tasks[index]}: its worker died {losses[index]} times "
+                    f"(executor.retries: {retries}); finished blocks are kept"
+                )
+
+
+def _threads(client: Client) -> int:
+    """Return how many threads all workers have."""
+    try:
+        return sum(client.nthreads().values())
+    except OSError as error:  # of several kinds
+        raise CommClosedError(str(error)) from error
+
+
+def _forget(client: Client, holder: Holder) -> None:
+    """Take the plan from the workers that stay."""
+    if not holder.own:
+        with suppress(OSError):
+            client.unregister_worker_plugin(holder.name)
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[Client]:
+    """Connect to a running scheduler."""
+    try:
+        client = Client(address, timeout=SECONDS_TO_ANSWER, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"executor.address: got {address!r}; no scheduler answers there"
+        ) from error
+    with client:
+        yield client
+
+
+def _listening_at(host: str, security: Security) -> dict[str, Any]:
+    """Return the options of a scheduler or worker that listens there alone, with no dashboard."""
+    where = {"host": host, "dashboard_address": f"{host}:0", "protocol": "tls://"}
+    return where | {"dashboard": False, "security": security}
+
+
+def _keys(folder: Path) -> Security:
+    """Return keys made for this run, as files of its user: no one else can connect."""
+    made = Security.temporary()
+    paths = {"cert": folder / "cert.pem", "key": folder / "key.pem"}
+    for path, text in ((paths["cert"], made.tls_ca_file), (paths["key"], made.tls_client_key)):
+        path.touch(0o600)
+        path.write_text(text)
+    roles = [(role, part) for role in ("client", "scheduler", "worker") for part in paths]
+    files = {f"tls_{role}_{part}": str(paths[part]) for role, part in roles}
+    return Security(require_encryption=True, tls_ca_file=str(paths["cert"]), **files)
+
+
+@contextmanager
+def _own(workers: int) -> Iterator[Client]:
+    """Start processes of one thread each on this machine, which listen on loopback alone."""
+    with TemporaryDirectory(prefix="em-convergence-", ignore_cleanup_errors=True) as scratch:
+        security = _keys(Path(scratch))
+        listening = _listening_at(LOOPBACK, security)
+        options = listening | {"silence_logs": SILENT, "local_directory": scratch}
+        options |= {"nthreads": 1, "memory_limit": 0}
+        with ExitStack() as stack:
+            runner = _loop_deaf_to_interrupts()
+            stack.callback(runner.stop)
+            try:
+                started = SpecCluster(
+                    scheduler={"cls": Scheduler, "options": listening},
+                    workers={n: {"cls": Nanny, "options": options} for n in range(workers)},
+                    silence_logs=SILENT,
+                    security=security,
+                    loop=runner.loop,
+                )
+                stack.enter_context(started)
+                client = stack.enter_context(Client(started, set_as_default=False))
+                # Their blocks are stored; an orderly end would wait for those about to start.
+                stack.callback(_kill, started)
+                yield client
+            except KeyboardInterrupt:
+                # Nobody waits for an orderly end, nor for workers that are about to start.
+                stack.pop_all()
+                runner.loop.add_callback(runner.loop.stop)
+                for child in active_children():
+                    child.kill()
+                raise
+
+
+def _kill(started: SpecCluster) -> None:
+    """End the processes of a cluster at once."""
+    for nanny in started.workers.values():
+        nanny.auto_restart = False
+    for child in active_children():
+        child.kill()
+
+
+def _loop_deaf_to_interrupts() -> LoopRunner:
+    """Start Dask's thread such that the processes which it starts do not hear of Ctrl-C.
+
+    A terminal sends it to all of them; they inherit what a thread has blocked.
+    """
+    # It would unblock it, if it were started later. After an interruption it tidies up: no warning.
+    sys.warnoptions.append("ignore:resource_tracker:UserWarning")
+    resource_tracker.ensure_running()
+    sys.warnoptions.pop()
+    runner = LoopRunner(asynchronous=False)
+    if not hasattr(signal, "pthread_sigmask"):
+        runner.start()
+        return runner
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        runner.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return runner
+
+
+@contextmanager
+def _slurm(executor: dict[str, Any], store: Path) -> Iterator[Client]:
+    """Submit jobs that are workers, one process of one thread for each core."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    from dask_jobqueue import SLURMCluster
+
+    # Its import makes Ctrl-C a silent, successful exit (dask_jobqueue/runner.py).
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    directives = list(executor["directives"])
+    if executor["log_dir"] is None:
+        directives += ["--output=/dev/null", "--error=/dev/null"]
+    interface = executor["interface"]
+    host = get_ip() if interface is None else get_ip_interface(interface)
+    store.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=store, prefix=".keys-", ignore_cleanup_errors=True) as shared:
+        security = _keys(Path(shared))
+        started = SLURMCluster(
+            cores=executor["cores"],
+            processes=executor["cores"],
+            memory=executor["memory"],
+            walltime=executor["walltime"],
+            queue=executor["queue"],
+            account=executor["account"],
+            job_extra_directives=directives,
+            interface=interface,
+            python=executor["python"],
+            log_directory=executor["log_dir"],
+            job_name="em-convergence",
+            # SLURM keeps to the memory; what numpy reads must be there before Python starts.
+            worker_extra_args=[
+                *("--memory-limit", "0", "--no-dashboard"),
+                *("--dashboard-address", f"{LOOPBACK}:0"),
+            ],
+            job_script_prologue=[
+                f"export PYTHONPATH={shlex.quote(str(CODE))}${{PYTHONPATH:+:$PYTHONPATH}}",
+                "export NPY_DISABLE_CPU_FEATURES=X86_V4",
+            ],
+            protocol="tls://",
+            security=security,
+            scheduler_options=_listening_at(host, security),
+            silence_logs=SILENT,
+        )
+        with started, Client(started, set_as_default=False) as client:
+            _check_submission(started.job_script())
+            started.scale(jobs=executor["jobs"])
+            yield client
+
+
+def _check_submission(script: str) -> None:
+    """Ask SLURM whether it would take a job; dask-jobqueue would not say why it does not."""
+    line = ["sbatch", "--test-only"]
+    try:
+        done = subprocess.run(line, input=script, capture_output=True, text=True)
+    except FileNotFoundError as error:
+        raise InputError("executor.backend: got 'slurm'; there is no sbatch here") from error
+    if done.returncode != 0:
+        raise InputError(f"executor: SLURM takes no such job ({one_line(done.stderr)})")
