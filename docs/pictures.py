@@ -1,6 +1,8 @@
 """Take the pictures of the README and of the docs anew, from real runs: `make pictures`."""
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -32,31 +34,37 @@ RUNS: list[tuple[str, dict[str, str]]] = [
     ("experiment=stop_rules", {"stop_replay": "overlap_unequal-free-stop_replay.png"}),
     ("experiment=basins", {"basins": "*-basins.png"}),
     ("experiment=root_n", {"slopes": "overlap_low-free-error_against_n.png"}),
+    ("experiment=mine", {"error_against_n": "mine-free-error_against_n.png"}),
 ]
+# The files that the tutorial tells its reader to write.
+WRITTEN = re.compile(r"^```yaml (conf/\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def main() -> None:
-    """Run each study in a folder of its own and copy its figures, PNG with a palette."""
+    """Run each study in a copy of the project and copy its figures."""
     PICTURES.mkdir(exist_ok=True)
-    for overrides, pictures in RUNS:
-        with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder:
+        project = Path(folder)
+        for name in ("conf", "data", "pipeline"):
+            shutil.copytree(ROOT / name, project / name)
+        for path, content in WRITTEN.findall((ROOT / "docs" / "tutorial.md").read_text("utf-8")):
+            (project / path).write_text(content)
+        for overrides, pictures in RUNS:
+            shutil.rmtree(project / "results", ignore_errors=True)
             line = [sys.executable, "-m", "pipeline", *overrides.split(), "tracking=none"]
-            environment = os.environ | {"PYTHONPATH": str(ROOT)}
-            subprocess.run(line, cwd=folder, env=environment, check=True)
+            subprocess.run(line, cwd=project, env=os.environ | {"PYTHONPATH": folder}, check=True)
             for name, figure in pictures.items():
-                (source,) = Path(folder).glob(f"results/*/figures/{figure}")
+                (source,) = project.glob(f"results/*/figures/{figure}")
                 copy(source, PICTURES / f"{name}{source.suffix}")
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy a picture; a palette takes a third of the bytes."""
+    """Copy a picture; a PNG as small as it goes without a palette, which would change colours."""
     if source.suffix == ".gif":
         target.write_bytes(source.read_bytes())
     else:
         with Image.open(source) as picture:
-            picture.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(
-                target, optimize=True
-            )
+            picture.convert("RGB").save(target, optimize=True)
     print(target.relative_to(ROOT), target.stat().st_size)
 
 
