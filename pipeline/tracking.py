@@ -122,11 +122,14 @@ def synchronize(
 @contextmanager
 def _open(settings: dict[str, Any]) -> Iterator[Store]:
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    # Some 15 seconds for a server that is gone, where MLflow would take minutes.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    for name in ("alembic", "mlflow"):
+    for name in ("alembic", "mlflow", "urllib3.connectionpool"):
         logging.getLogger(name).setLevel(logging.ERROR)
     server = settings["backend"] == "server"
     uri = settings["uri"] or SQLITE

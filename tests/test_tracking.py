@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,11 +17,13 @@ from PIL import Image
 
 from pipeline.errors import TrackingError
 from pipeline.plan import read_plan, write_plan
+from pipeline.stages import track as stages_track
 from pipeline.stages.track import LINKS, links_page, track
 from pipeline.tables import STATISTICS, write_statistics
 from pipeline.tracking import Tracked
 from tests.conftest import ROOT
 from tests.factories import Study, make_study, write_tables
+from tests.servers import free_port, mlflow_server
 
 # What MLflow itself does with its libraries is not this project's.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow")
@@ -333,6 +336,38 @@ def test_an_unusable_store_is_told_in_one_line(tmp_path, monkeypatch, study, set
     assert part in message
     assert "python -m pipeline.stages.track results/notebook" in message
     assert "\n" not in message
+
+
+def test_a_server_that_goes_in_the_middle_is_told_and_made_up_for(tmp_path, monkeypatch, study):
+    from mlflow import MlflowClient
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    folder = laid_out(with_tracking(study, backend="server", uri=address), Path("results/notebook"))
+    with ExitStack() as stack:
+        stack.enter_context(mlflow_server(tmp_path, port))
+        detailed = stages_track.run_details
+
+        def last(*arguments):
+            stack.close()
+            return detailed(*arguments)
+
+        monkeypatch.setattr(stages_track, "run_details", last)
+        with pytest.raises(TrackingError, match="the files are complete, track later"):
+            track(folder)
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    with mlflow_server(tmp_path, port):
+        for _ in range(2):
+            track(folder)
+            served = MlflowClient(address)
+            (experiment,) = served.search_experiments(filter_string="name = 'notebook'")
+            runs = served.search_runs([experiment.experiment_id])
+            assert len(runs) == len(study.plan.cells)
+            assert {run.info.status for run in runs} == {"FINISHED"}
+    assert (folder / LINKS).is_file()
 
 
 class Links(HTMLParser):

@@ -8,8 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.browser.chromium import chromium, executable, mlflow_server, new_page
+from tests.browser.chromium import chromium, executable, new_page
 from tests.conftest import ROOT
+from tests.servers import mlflow_server
 
 OVERRIDES = (
     "experiment=convergence",

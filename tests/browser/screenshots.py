@@ -15,7 +15,8 @@ from PIL import Image
 from playwright.sync_api import Browser, Page
 
 from pipeline import views
-from tests.browser.chromium import chromium, mlflow_server, new_page
+from tests.browser.chromium import chromium, new_page
+from tests.servers import mlflow_server
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PICTURES = ROOT / "docs" / "images"
