@@ -73,12 +73,14 @@ FIGURES = (
         "trajectories",
         "Speed of one fit",
         "Gap between the log-likelihood of one fit (replicate 0, start 0) at an iteration and its "
-        "last one. EM converges linearly: a straight line here. Dashed: the slope of theory, by "
-        "which the gap falls like rate²ᵗ with the iteration t; rate is the largest eigenvalue of "
-        "the EM map's derivative at the estimate. The line runs through the last point that the "
+        "last one. EM converges linearly: a straight line here. Of fits that were cut off at "
+        "the largest number of iterations the curve bends down in the end, because it is measured "
+        "from their own last row. Dashed, where there is one: the slope of theory, by which the "
+        "gap falls like rate²ᵗ with the iteration t; rate is the largest eigenvalue of the EM "
+        "map's derivative at the estimate. The line runs through the last point that the "
         "arithmetic can tell: look how early the curve has joined it. Only plain EM has this rate. "
         "Against map evaluations (of EM: iterations) where algorithms differ. Gaps that are "
-        "rounding are not drawn.",
+        "rounding are not drawn, nor are curves of a single gap.",
     ),
     FigureKind(
         "log_likelihood_gap_bands",
@@ -86,10 +88,12 @@ FIGURES = (
         "Log-likelihood still to be gained",
         "Gap to the best log-likelihood that any fit of the study reached on the same sample: "
         "median over replicates (line) and range from the 10 % to the 90 % quantile (band). A fit "
-        "that has stopped is carried at its last row, a failed one at infinity (a band that runs "
-        "into the upper edge). A curve that levels off shows fits at other optima. The triangle on "
-        "the axis: half of the fits have stopped; it ends where 95 % have. More than four curves "
-        "are drawn without bands.",
+        "that has stopped is carried at its last row. Fits that failed, and those that ended near "
+        "a singularity, are infinitely far, from the first iteration on: a band that runs into the "
+        "upper edge, or no line where half of the fits are so. A curve that levels off shows fits "
+        "at other optima. The triangle on the axis: half of the fits have stopped; it ends where "
+        "95 % have. More than four curves are drawn without bands. Cells with fewer than 5 fits "
+        "are left out.",
     ),
     FigureKind(
         "distance_to_fixed_point_bands",
