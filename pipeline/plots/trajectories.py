@@ -213,7 +213,7 @@ def log_likelihood_gap(group: Group) -> Figure | None:
 def parameter_trajectories(group: Group) -> Figure | None:
     """Parameters of the representative fit against iteration: a colour per component."""
     names = [name for name in PARAMETERS if not (name == "weight" and group.equal_weights)]
-    labels = group.labels[: len(LINE_STYLES) if group.n_components <= MOST_OVERLAID else 1]
+    labels = group.chosen(len(LINE_STYLES) if group.n_components <= MOST_OVERLAID else 1)
     styles = dict(zip(labels, LINE_STYLES, strict=False))
     colors = component_colors(group.n_components)
     truth = group.comparable_truth
@@ -260,7 +260,5 @@ def parameter_trajectories(group: Group) -> Figure | None:
         ]
     if truth is not None:
         handles.append(Line2D([], [], color="0.3", label="truth", **TRUE_VALUE))
-    title = f"{group.title}: replicate 0" + (
-        f", {labels[0]}" if len(group.labels) > len(labels) == 1 else ""
-    )
+    title = f"{group.title}: replicate 0{group.remark(labels)}"
     return arrange(figure, panels, title, handles, share="y", height=1.5)
