@@ -32,29 +32,36 @@ FIGURES = (
         "snapshots",
         "snapshots",
         "The fit, iteration by iteration",
-        "Fitted component densities in colour, true ones black and dashed, and the points on the "
-        "axis coloured by responsibility (white: undecided). With equal, known weights the curves "
-        "are N(x; mean, scale²); otherwise each is multiplied by its weight. The picture reaches "
-        "2.5 scales beyond the outermost true means, and its height ends at 2.5 times the highest "
-        "true peak: a very narrow early component is cut off. Log-likelihoods are totals.",
+        "Fitted component densities in colour and the points on the axis coloured by "
+        "responsibility (with two components, white: undecided; with more, a mix of their colours; "
+        "a population has no points). True components are black and dashed; of observed data a "
+        "histogram stands in their place. With equal, known weights the curves are N(x; mean, "
+        "scale²); otherwise each is multiplied by its weight. Where the truth is known, the "
+        "picture reaches 2.5 scales beyond the outermost true means. Its height ends at 2.5 times "
+        "the highest true peak, or of the histogram: a very narrow component is cut off. Log- "
+        "likelihoods are totals (of the population: for mass 1). Where the fit went on beyond the "
+        "last of the snapshots, its last iteration is added.",
     ),
     FigureKind(
         "log_likelihood_trajectories",
         "trajectories",
         "Log-likelihood",
-        "Total log-likelihood of one sample (replicate 0) at every recorded iteration; all inits "
-        "see the same sample. Thin lines are further starts (ten in all). The axis begins below "
-        "the lowest value after the first iteration: a start may lie further down. The dashed line "
-        "is the log-likelihood of the true parameters: a fit may end above it, since it adapts to "
-        "the sample.",
+        "Total log-likelihood of one sample (replicate 0; of the population: for mass 1) at every "
+        "recorded iteration; all inits see the same sample. Thin lines are further starts, if "
+        "there are any (ten in all). The axis begins below the lowest value after the first "
+        "iteration: a start may lie further down. Where the truth is known, the dashed line is the "
+        "log-likelihood of the true parameters: on a sample a fit may end above it, since it "
+        "adapts to the sample.",
     ),
     FigureKind(
         "parameter_trajectories",
         "trajectories",
         "Parameters",
-        "Parameters of replicate 0, start 0 at every recorded iteration, one colour per component "
-        "(matched to the truth), one line style per init (the first four; with more than three "
-        "components the first alone); dashed and thin: the truth. Estimates settle at a maximum of "
+        "Parameters of replicate 0, start 0 at every recorded iteration, one colour per component, "
+        "one line style per combination of init and algorithm: the first of each init before "
+        "others of it, four at most, and with more than three components one alone. The title says "
+        "how many of how many. Where the truth is known and has as many components as the model, "
+        "components are matched to it, and it is dashed and thin. Estimates settle at a maximum of "
         "the sample's likelihood, not at the truth.",
     ),
     FigureKind(
@@ -62,23 +69,27 @@ FIGURES = (
         "plane",
         "Paths over the log-likelihood",
         "Replicate 0 in the plane of two means (with more than two components, those that move "
-        "most): a path per start (eight at most of each init or algorithm, evenly spread), with a "
-        "dot at every recorded iteration. Contours: total log-likelihood below its highest value "
-        "in the picture (the population: for mass 1), all other parameters held at the best "
-        "estimate drawn. A path changes them too, so that it may cross contours downwards, and "
-        "only the end of the best fit lies on a top.",
+        "most): a path per start (eight at most of a colour, evenly spread), with a dot at every "
+        "recorded iteration. Of more than four combinations of init and algorithm, four are drawn, "
+        "the first of each init before others of it, and the title says so. Contours: total log- "
+        "likelihood below its highest value in the picture (of the population: for mass 1), all "
+        "other parameters held at the best estimate drawn. A path changes them too, so that it may "
+        "cross contours downwards, and only the end of the best fit lies on a top. A cross marks "
+        "the truth where it is known and has as many components.",
     ),
     FigureKind(
         "log_likelihood_gap",
         "trajectories",
         "Speed of one fit",
         "Gap between the log-likelihood of one fit (replicate 0, start 0) at an iteration and its "
-        "last one. EM converges linearly: a straight line here. Dashed: the slope of theory, by "
-        "which the gap falls like rate²ᵗ with the iteration t; rate is the largest eigenvalue of "
-        "the EM map's derivative at the estimate. The line runs through the last point that the "
+        "last one. EM converges linearly: a straight line here. Of fits that were cut off at "
+        "the largest number of iterations the curve bends down in the end, because it is measured "
+        "from their own last row. Dashed, where there is one: the slope of theory, by which the "
+        "gap falls like rate²ᵗ with the iteration t; rate is the largest eigenvalue of the EM "
+        "map's derivative at the estimate. The line runs through the last point that the "
         "arithmetic can tell: look how early the curve has joined it. Only plain EM has this rate. "
         "Against map evaluations (of EM: iterations) where algorithms differ. Gaps that are "
-        "rounding are not drawn.",
+        "rounding are not drawn, nor are curves of a single gap.",
     ),
     FigureKind(
         "log_likelihood_gap_bands",
@@ -86,10 +97,12 @@ FIGURES = (
         "Log-likelihood still to be gained",
         "Gap to the best log-likelihood that any fit of the study reached on the same sample: "
         "median over replicates (line) and range from the 10 % to the 90 % quantile (band). A fit "
-        "that has stopped is carried at its last row, a failed one at infinity (a band that runs "
-        "into the upper edge). A curve that levels off shows fits at other optima. The triangle on "
-        "the axis: half of the fits have stopped; it ends where 95 % have. More than four curves "
-        "are drawn without bands.",
+        "that has stopped is carried at its last row. Fits that failed, and those that ended near "
+        "a singularity, are infinitely far, from the first iteration on: a band that runs into the "
+        "upper edge, or no line where half of the fits are so. A curve that levels off shows fits "
+        "at other optima. The triangle on the axis: half of the fits have stopped; it ends where "
+        "95 % have. More than four curves are drawn without bands. Cells with fewer than 5 fits "
+        "are left out.",
     ),
     FigureKind(
         "distance_to_fixed_point_bands",
@@ -98,25 +111,29 @@ FIGURES = (
         "Largest difference of a parameter from the fit's own last row, in units (1 for weights, "
         "the sample's standard deviation for means and scales): median and 10 % to 90 % range over "
         "replicates. A fit that has stopped is carried there, at distance 0; one that did not "
-        "converge is infinitely far. The triangle: half of the fits have stopped.",
+        "converge is infinitely far. The triangle: half of the fits have stopped. More than four "
+        "curves are drawn without ranges. Cells with fewer than 5 fits are left out.",
     ),
     FigureKind(
         "distance_to_truth_bands",
         "bands",
         "Distance to the truth",
-        "Largest difference of a parameter from the truth, in the same units: median and 10 % to "
-        "90 % range over replicates. The curves level off where the sample's own error is larger "
-        "than what iterations still change: more of them do not help there. Fits that have stopped "
-        "are carried at their last row, failures too. The triangle: half of the fits have stopped.",
+        "Largest difference of a parameter from the truth, in units (1 for weights, the sample's "
+        "standard deviation for means and scales): median and 10 % to 90 % range over replicates. "
+        "The curves level off where the sample's own error is larger than what iterations still "
+        "change: more of them do not help there. Fits that have stopped are carried at their last "
+        "row, failures too. The triangle: half of the fits have stopped. More than four curves are "
+        "drawn without ranges. Cells with fewer than 5 fits are left out.",
     ),
     FigureKind(
         "iterations_distribution",
         "profiles",
         "Iterations needed",
-        "Share of all fits that have converged by then (cumulative incidence, with its pointwise "
-        "95 % interval). Failures compete: their share (dotted) is what a curve never gains. Fits "
-        "that the largest number of iterations cut off are censored. Against map evaluations where "
-        "algorithms differ, as their iterations differ in cost.",
+        "Share of all fits that have converged by then (cumulative incidence; with up to four "
+        "curves with its pointwise 95 % interval, where there is one). Failures, if there are any, "
+        "compete: their share (dotted) is what a curve never gains. Fits that the largest number "
+        "of iterations cut off are censored. Against map evaluations where algorithms differ, as "
+        "their iterations differ in cost. Cells with fewer than 5 fits are left out.",
     ),
     FigureKind(
         "log_likelihood_gap_profiles",
@@ -175,10 +192,10 @@ FIGURES = (
         "Error against sample size",
         "Root mean squared error over fits with a finite estimate, with bars of one Monte-Carlo "
         "standard error. Where the experiment asks for slopes the fitted line is drawn and its "
-        "slope given with its standard error. Dotted, from the least error at the smallest size: "
-        "the slope that a claim of the experiment predicts, or 1/√n, a regular estimator's. Points "
-        "of several curves stand a little aside of their size. "
-        "Parameters whose errors are the same numbers share a panel.",
+        "slope given with its standard error; elsewhere thin lines join the points. Dotted, from "
+        "the least error at the smallest size: the slope that a claim of the experiment predicts, "
+        "where one does, or else 1/√n, a regular estimator's. Points of several curves stand a "
+        "little aside of their size. Parameters whose errors are the same numbers share a panel.",
     ),
     FigureKind(
         "scaling_laws",
@@ -186,8 +203,9 @@ FIGURES = (
         "Scaling laws",
         "Statistics against the factors that the experiment asks about, both logarithmic: bars of "
         "one Monte-Carlo standard error (of quantiles: 95 % intervals), the fitted line over the "
-        "points that it was fitted to, and its slope with its standard error. Dotted: the slope "
-        "that a claim predicts. A line through several truths or models stands with the first.",
+        "points that it was fitted to, and its slope with its standard error. Dotted, where a "
+        "claim predicts a slope: that one. A line through several truths or models stands with the "
+        "first.",
     ),
     FigureKind(
         "rates",

@@ -1,7 +1,7 @@
 """What one set of figures is about: the cells of one truth and one model, with their tables."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,6 +111,22 @@ class Group:
         if algorithms > 1:
             return f"{cell.init}, {cell.algorithm}" if inits > 1 else cell.algorithm
         return cell.init
+
+    def chosen(self, most: int) -> list[str]:
+        """Return `most` of the labels, in plan order: one of each init before others of it."""
+        first = {cell.init: self.label(cell) for cell in reversed(self.cells)}
+        ranked = [label for label in self.labels if label in first.values()]
+        kept = list(dict.fromkeys([*ranked, *self.labels]))[:most]
+        return [label for label in self.labels if label in kept]
+
+    def remark(self, shown: Sequence[str]) -> str:
+        """Say in a figure's title what only some of the labels stand for."""
+        count = len(self.labels)
+        if len(shown) == count:
+            return ""
+        if len(shown) == 1:
+            return f", {shown[0]} (1 of {count} curves)"
+        return f", {len(shown)} of {count} curves"
 
     def panel(self, size: float) -> list[Cell]:
         """Return the cells of one sample size."""

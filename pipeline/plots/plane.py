@@ -14,6 +14,7 @@ from pipeline.plots.group import Group, parameters_of
 from pipeline.plots.style import WIDTH, finished, legend_below, series_colors
 
 MOST_STARTS = 8  # of a cell
+MOST_SERIES = 4  # inits and algorithms: paths of more lie upon one another
 POINTS = 121  # of the contours' lattice, each way
 COLUMNS = 3
 MARGIN = 0.08  # of the range of the paths, on every side
@@ -80,9 +81,12 @@ def _sample(group: Group, cell: Cell, held: Parameters) -> tuple[np.ndarray, np.
 
 
 def _paths(group: Group, size: float) -> list[tuple[Cell, pd.DataFrame]]:
-    """Return the traces of some starts of replicate 0, evenly spread, by cell."""
+    """Return the traces of some starts of replicate 0, evenly spread, by cell that is drawn."""
     paths = []
+    shown = group.chosen(MOST_SERIES)
     for cell in group.panel(size):
+        if group.label(cell) not in shown:
+            continue
         starts = np.unique(np.linspace(0, cell.starts - 1, MOST_STARTS).round().astype(int))
         traces = group.traces_of(cell)
         traces = traces[(traces["replicate"] == 0) & traces["start"].isin(starts)]
@@ -174,7 +178,8 @@ def mean_plane(group: Group) -> Figure | None:
         return None
     traces = pd.concat([trace for size in shown for _, trace in paths[size]])
     pair = _moving(group.n_components, traces)
-    colors = series_colors(group.labels)
+    labels = group.chosen(MOST_SERIES)
+    colors = series_colors(labels)
     columns = min(COLUMNS, len(shown))
     lines = -(-len(shown) // columns)
     height = {1: 4.2, 2: 3.2}.get(columns, 2.5)
@@ -216,6 +221,6 @@ def mean_plane(group: Group) -> Figure | None:
         )
         for marker, face, edge, label in marks
     ]  # fmt: skip
-    figure.suptitle(f"{group.title}: replicate 0")
+    figure.suptitle(f"{group.title}: replicate 0{group.remark(labels)}")
     legend_below(figure, panels[0, 0], extra=handles)
     return figure

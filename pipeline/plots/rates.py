@@ -9,6 +9,7 @@ from pipeline.plots.group import FEWEST_FITS, Group
 from pipeline.plots.style import (
     MARKERS,
     WIDTH,
+    few_log_ticks,
     finished,
     legend_below,
     log_axis,
@@ -16,7 +17,11 @@ from pipeline.plots.style import (
 )
 
 MOST_FITS = 2000  # drawn of a colour; more lie upon one another
-TICKS = (0.0, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999)
+# First digits of what a rate lacks to 1 at the ticks: the first that give two of them or more.
+LACKING = ((1,), (5, 1), (5, 2, 1), (7, 5, 3, 2, 1))
+NINES = range(13)
+FEWEST_TICKS, MOST_TICKS = 2, 7
+SHORTEST = 0.5  # decades of an axis: a shorter one would show rounding
 SMALLEST = 1e-16  # difference drawn: where two rates agree to the last bit
 
 
@@ -37,12 +42,28 @@ def compared(group: Group) -> pd.DataFrame:
     return fits.assign(series=fits["cell"].map(names))
 
 
+def rate_ticks(low: float, high: float) -> dict[str, float]:
+    """Return ticks of an axis of nines: round rates in words, and their places."""
+    for digits in LACKING:
+        lacks = [(digit, k) for k in NINES for digit in digits if digit <= 10**k]
+        ticks = {f"{1 - digit / 10**k:.{k}f}": k - float(np.log10(digit)) for digit, k in lacks}
+        ticks = {text: place for text, place in ticks.items() if low <= place <= high}
+        if len(ticks) >= FEWEST_TICKS:
+            break
+    return dict(list(ticks.items())[:: -(-len(ticks) // MOST_TICKS) or 1])
+
+
+def limits(values: np.ndarray) -> tuple[float, float]:
+    """Return the ends of a logarithmic axis, in decades, around logarithms."""
+    low, high = float(values.min()), float(values.max())
+    margin = max(0.05 * (high - low), (SHORTEST - (high - low)) / 2.0)
+    return low - margin, high + margin
+
+
 def _rate_axis(axes: Axes, which: str, low: float, high: float) -> None:
     """Label an axis of nines with the rates themselves."""
-    places = nines(np.array(TICKS))
-    shown = (places >= low) & (places <= high)
-    labels = [f"{tick:g}" for tick in np.array(TICKS)[shown]]
-    (axes.set_xticks if which == "x" else axes.set_yticks)(places[shown], labels)
+    ticks = rate_ticks(low, high)
+    (axes.set_xticks if which == "x" else axes.set_yticks)(list(ticks.values()), list(ticks))
     (axes.set_xlim if which == "x" else axes.set_ylim)(low, high)
 
 
@@ -57,11 +78,14 @@ def rates(group: Group) -> Figure | None:
     figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
     agreement, difference = figure.subplots(1, 2)
     both = nines(fits[["rate_observed", "rate_theory"]].to_numpy(float))
-    margin = 0.05 * (float(np.ptp(both)) or 1.0)
-    low, high = float(both.min()) - margin, float(both.max()) + margin
+    low, high = limits(both)
+    differences = fits["rate_observed"] - fits["rate_theory"]
+    apart_low, apart_high = limits(np.log10(np.maximum(differences.abs(), SMALLEST)))
     for place, (name, color) in enumerate(series_colors(series).items()):
         rows = fits[fits["series"] == name]
-        rows = rows.iloc[:: max(1, -(-len(rows) // MOST_FITS))]
+        if rows.empty:
+            continue
+        rows = rows.iloc[:: -(-len(rows) // MOST_FITS)]
         theory = nines(rows["rate_theory"].to_numpy(float))
         observed = rows["rate_observed"].to_numpy(float)
         apart = np.abs(observed - rows["rate_theory"].to_numpy(float))
@@ -81,6 +105,8 @@ def rates(group: Group) -> Figure | None:
     agreement.set_ylabel("rate observed")
     agreement.set_title("agreement")
     log_axis(difference)
+    difference.set_ylim(10.0**apart_low, 10.0**apart_high)
+    few_log_ticks(difference)
     difference.set_ylabel("rate observed \N{MINUS SIGN} rate in theory, absolute")
     difference.set_title("how far they differ")
     figure.suptitle(f"{group.title}: {len(fits)} of {len(group.fits)} fits have both rates")

@@ -27,6 +27,7 @@ from pipeline.plots.style import LINE_STYLES, MARKERS, WIDTH, few_log_ticks, log
 
 REGULAR = -0.5  # slope of the error of a regular estimator
 FITTED: Look = {"linewidth": 1.2}
+JOINED: Look = {"linewidth": 0.7, "alpha": 0.5}  # of points without a fitted line
 PREDICTED: Look = {"color": "0.45", "linestyle": ":", "linewidth": 1.1}
 ASIDE = 0.12  # part of the way to the next sample size
 FEW_NOTES = 2  # that stand in a corner without touching the lines
@@ -82,7 +83,7 @@ def error_against_n(group: Group) -> Figure | None:
     figure = Figure(figsize=(WIDTH, WIDTH))
     columns = columns_for(len(parameters), 4 if group.n_components > 3 else 3)
     panels: list[Panel] = []
-    fitted = predicted = False
+    fitted, claimed = False, set()
     for place, (name, components) in enumerate(parameters):
         axes = add_axes(figure, None)
         panels.append(Panel(axes, *divmod(place, columns), {}))
@@ -97,20 +98,21 @@ def error_against_n(group: Group) -> Figure | None:
             (_draw_line(axes, law, looks[text]["color"]), looks[text]["color"])
             for text, law in lines.items()
         ]
-        slopes = {REGULAR if law.expected is None else law.expected for law in lines.values()}
+        predictions = {law.expected for law in lines.values()} or {None}
         sizes = np.sort(table["sample_size"].unique())
-        for slope in sorted(slopes or {REGULAR}):
+        for slope in sorted({REGULAR if each is None else each for each in predictions}):
             _draw_predicted(axes, sizes, float(np.nanmin(starts)), slope)
-            notes += [(f"predicted {_number(slope)}", "0.35")] if lines else []
+            notes += [(f"predicted {_number(slope)}", "0.35")] if slope in predictions else []
         corner_notes(axes, notes)
-        fitted, predicted = fitted or bool(lines), predicted or bool(lines)
+        fitted = fitted or bool(lines)
+        claimed |= {each is not None for each in predictions}
         _size_axis(axes, sizes)
         axes.set_ylabel("RMSE")
     handles = [Line2D([], [], label=text, **look) for text, look in looks.items()]
     if fitted:
         handles.append(Line2D([], [], color="0.2", label="fitted line", **FITTED))
-    label = "predicted" if predicted else "∝ 1/√n"
-    handles.append(Line2D([], [], label=label, **PREDICTED))
+    texts = ["predicted"] * (True in claimed) + ["∝ 1/√n"] * (False in claimed)
+    handles.append(Line2D([], [], label=" or ".join(texts), **PREDICTED))
     return arrange(figure, panels, group.title, handles, share="", height=1.7)
 
 
@@ -141,10 +143,11 @@ def _draw_errors(
         ids = table.loc[table.index.isin(ids), "sample_size"].sort_values().index
         if len(ids):
             starts.append(float(value[ids].iloc[0]))
-            joined = {"linestyle": "none"} if text in lines else {}
             x = table.loc[ids, "sample_size"].to_numpy(dtype=float) * aside[text]
             y, down, up = (each[ids].to_numpy() for each in (value, low, high))
-            _draw_points(axes, x, y, down, up, text, look | joined)
+            if text not in lines:
+                axes.plot(x, y, color=look["color"], linestyle=look["linestyle"], **JOINED)
+            _draw_points(axes, x, y, down, up, text, look | {"linestyle": "none"})
     return starts
 
 

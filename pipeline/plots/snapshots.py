@@ -328,11 +328,17 @@ def snapshot_pngs(group: Group, cell: Cell) -> list[tuple[int, bytes]]:
 
 @finished
 def snapshots(group: Group) -> Figure | None:
-    """Draw the pictures of one fit, the representative of the group's first cell, side by side."""
+    """Draw the pictures of one fit, the representative of the group's first cell, side by side.
+
+    Where it went on beyond the last of them, so does the figure: to its last row.
+    """
     cell = group.cells[0]
-    rows = snapshot_rows(group.representative(cell), group.schedule["snapshots"])
+    trace = group.representative(cell)
+    rows = snapshot_rows(trace, group.schedule["snapshots"])
     if not rows:
         return None
+    if rows[-1][0]["iteration"] < trace["iteration"].iloc[-1]:
+        rows.append((trace.iloc[-1], True))
     columns = min(len(rows), 2 if len(rows) <= 4 else 3)
     lines = -(-len(rows) // columns)
     figure = Figure(figsize=(WIDTH, 2.5 * lines + 0.5), layout="constrained")
@@ -340,9 +346,12 @@ def snapshots(group: Group) -> Figure | None:
     subject = subject_of(group, cell)
     for axes, (row, stopped) in zip(panels.flat, rows, strict=False):
         Panel(axes, subject, [each for each, _ in rows]).show(row, stopped)
+        if columns > 2:  # narrow ones
+            axes.set_title(axes.get_title().replace(", ", "\n"))
     for axes in panels.flat[len(rows) :]:
         axes.set_visible(False)
-    for axes in panels[-1]:
+    for axes in panels.flat[max(0, len(rows) - columns) : len(rows)]:  # none stands below
+        axes.tick_params(labelbottom=True)
         axes.set_xlabel(_x_label(subject.points, subject.truth))
     for axes in panels[:, 0]:
         axes.set_ylabel("weight × density" if subject.weighted else "density")

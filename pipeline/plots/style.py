@@ -50,7 +50,7 @@ BLUE, RED = "#2166ac", "#b2182b"
 
 LINE_STYLES: tuple[Any, ...] = ("solid", (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (3, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-FEWEST_TICKS = 3  # of a logarithmic axis
+FEWEST_TICKS, MOST_TICKS = 3, 8  # of a logarithmic axis
 WIDTH = 7.0  # inches: a page's text width
 
 
@@ -86,13 +86,17 @@ def series_colors(labels: Sequence[str]) -> dict[str, str]:
 
 
 def power_of_ten(value: float, _position: int = 0) -> str:
-    """Write a tick in plain characters: 0.05, 1, 1000, and 10⁻⁶ for powers beyond."""
+    """Write a tick in plain characters: 0.05, 1, 1000, and 10⁻⁶ or 3·10⁻⁸ beyond."""
     if value <= 0:
         return "0"
     exponent = round(float(np.log10(value)))
-    if -2 <= exponent <= 3 or not np.isclose(value, 10.0**exponent, rtol=1e-6, atol=0.0):
-        return f"{value:g}"
-    return "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    power = bool(np.isclose(value, 10.0**exponent, rtol=1e-6, atol=0.0))
+    text = f"{value:g}"
+    if (power and -2 <= exponent <= 3) or not (power or "e" in text):
+        return text
+    digits, _, power_text = ("1", "", str(exponent)) if power else text.partition("e")
+    raised = str(int(power_text)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"10{raised}" if power else f"{digits}·10{raised}"
 
 
 def iteration_axis(axes: Axes, last: float, logarithmic_from: float = 100.0) -> None:
@@ -122,7 +126,7 @@ def log_axis(axes: Axes, which: str = "y", *, short: bool = False) -> None:
 
 
 def few_log_ticks(axes: Axes, which: str = "y") -> None:
-    """Label a logarithmic axis of a decade or so at a few round numbers within its limits."""
+    """Label a logarithmic axis at a few round numbers within its limits, however short it is."""
     axis = axes.yaxis if which == "y" else axes.xaxis
     low, high = sorted(axes.get_ylim() if which == "y" else axes.get_xlim())
     decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
@@ -131,6 +135,12 @@ def few_log_ticks(axes: Axes, which: str = "y") -> None:
         ticks = ticks[(ticks >= low * (1 - 1e-9)) & (ticks <= high * (1 + 1e-9))]
         if len(ticks) >= FEWEST_TICKS:
             break
+    else:  # so short that it is as good as linear
+        ticks = np.array(MaxNLocator(nbins=4, steps=[1, 2, 5, 10]).tick_values(low, high))
+        ticks = ticks[(ticks >= low) & (ticks <= high)]
+    if len(ticks) > MOST_TICKS and len(within) == 1:
+        every = -(-len(ticks) // MOST_TICKS)
+        ticks = ticks[np.round(np.log10(ticks)).astype(int) % every == 0]
     axis.set_major_locator(FixedLocator(ticks.tolist()))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(power_of_ten))

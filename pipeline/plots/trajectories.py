@@ -32,6 +32,7 @@ from pipeline.plots.style import (
     LINE_STYLES,
     WIDTH,
     component_colors,
+    few_log_ticks,
     iteration_axis,
     log_axis,
     styled,
@@ -40,7 +41,8 @@ from pipeline.tables import REPRESENTATIVE
 
 SMALLEST_GAP = 1e-10
 ROUNDING = 2.0**-48  # of a log-likelihood: sixteen times its last digit
-FEWEST_ROWS = 2  # of a trace; two rows alone say nothing of the way
+FEWEST_SHOWN = 2  # gaps above the arithmetic: one alone is no curve
+FEWEST_COMPARED = 3  # of them for a slope to be compared with
 MOST_STARTS = 10
 MOST_OVERLAID = 3  # components whose trajectories can be told apart for several inits at once
 TRUE_VALUE: Look = {"linestyle": "--", "linewidth": 0.9, "alpha": 0.7}
@@ -133,13 +135,16 @@ def rate_text(rate: float) -> str:
     return f"{rate:.{max(3, digits)}f}"
 
 
+def _gaps(trace: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Return the gaps to a fit's last row, and which of them are more than the arithmetic's."""
+    values = trace["log_likelihood"].to_numpy(dtype=float)
+    gaps = values[-1:] - values
+    return gaps, gaps > (gap_floor(values[-1]) if len(values) else SMALLEST_GAP)
+
+
 def _draw_gap(axes: Axes, trace: pd.DataFrame, axis: str, look: Look, name: str) -> float:
-    """Draw one fit's gap; return the last place to be seen, or nan."""
-    gaps = trace["log_likelihood"].to_numpy(dtype=float)
-    gaps = gaps[-1] - gaps
-    shown = gaps > gap_floor(trace["log_likelihood"].iloc[-1])
-    if not shown.any():
-        return math.nan
+    """Draw one fit's gap; return the last place to be seen."""
+    gaps, shown = _gaps(trace)
     axes.plot(trace[axis][shown], gaps[shown], **line_look(look), label=name)
     return float(trace[axis][shown].iloc[-1])
 
@@ -147,10 +152,10 @@ def _draw_gap(axes: Axes, trace: pd.DataFrame, axis: str, look: Look, name: str)
 def _draw_theory(axes: Axes, trace: pd.DataFrame, rate: float, last: float, name: str) -> bool:
     """Draw the line of plain EM's rate up to `last`; tell whether there is one."""
     iterations = trace["iteration"].to_numpy(dtype=float)
-    values = trace["log_likelihood"].to_numpy(dtype=float)
-    gaps = values[-1] - values
-    anchor = theory_anchor(gaps, iterations, rate, gap_floor(values[-1]))
-    if anchor < 0:
+    gaps, shown = _gaps(trace)
+    floor = gap_floor(trace["log_likelihood"].iloc[-1])
+    anchor = theory_anchor(gaps, iterations, rate, floor)
+    if anchor < 0 or shown.sum() < FEWEST_COMPARED:
         return False
     slope = 2.0 * math.log(rate)
     # Back to where the line would have begun, or met the height of the first iterate's gap.
@@ -166,13 +171,12 @@ def log_likelihood_gap(group: Group) -> Figure | None:
     """Gap of one fit to its last log-likelihood, with the slope of EM's theoretical rate."""
     traces = {cell.id: group.representative(cell) for cell in group.cells}
     traces = {key: trace[np.isfinite(trace["log_likelihood"])] for key, trace in traces.items()}
+    drawn = {key for key, trace in traces.items() if _gaps(trace)[1].sum() >= FEWEST_SHOWN}
+    if not drawn:
+        return None
     factor = curve_factor(group)
     looks = series_looks(curve_names(group, factor))
-    if not any(len(trace) > FEWEST_ROWS for trace in traces.values()):
-        return None
-    figure, panels = size_panels(
-        group, factor, keep=lambda cell: len(traces[cell.id]) > FEWEST_ROWS, share="y"
-    )
+    figure, panels = size_panels(group, factor, keep=lambda cell: cell.id in drawn, share="y")
     axis, axis_label = effort_axis(group)
     ends: list[float] = []
     rated = False
@@ -190,14 +194,13 @@ def log_likelihood_gap(group: Group) -> Figure | None:
                 rates[text] = SHARED if text in rates else looks[name]["color"]
         corner_notes(panel.axes, list(rates.items()))
         rated |= bool(rates)
-        longest = np.nanmax(ends[first:], initial=1.0)
+        longest = max(1.0, *ends[first:])
         iteration_axis(panel.axes, longest, logarithmic_from=np.inf)
         panel.axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         panel.axes.set_xlabel(axis_label)
         panel.axes.set_ylabel("log-likelihood gap to the fit's end")
-    if not np.isfinite(ends).any():
-        return None
     log_axis(panels[0].axes)
+    few_log_ticks(panels[0].axes)
     handles = legend_lines(looks, panels)
     if rated:
         handles.append(
@@ -210,7 +213,7 @@ def log_likelihood_gap(group: Group) -> Figure | None:
 def parameter_trajectories(group: Group) -> Figure | None:
     """Parameters of the representative fit against iteration: a colour per component."""
     names = [name for name in PARAMETERS if not (name == "weight" and group.equal_weights)]
-    labels = group.labels[: len(LINE_STYLES) if group.n_components <= MOST_OVERLAID else 1]
+    labels = group.chosen(len(LINE_STYLES) if group.n_components <= MOST_OVERLAID else 1)
     styles = dict(zip(labels, LINE_STYLES, strict=False))
     colors = component_colors(group.n_components)
     truth = group.comparable_truth
@@ -257,7 +260,5 @@ def parameter_trajectories(group: Group) -> Figure | None:
         ]
     if truth is not None:
         handles.append(Line2D([], [], color="0.3", label="truth", **TRUE_VALUE))
-    title = f"{group.title}: replicate 0" + (
-        f", {labels[0]}" if len(group.labels) > len(labels) == 1 else ""
-    )
+    title = f"{group.title}: replicate 0{group.remark(labels)}"
     return arrange(figure, panels, title, handles, share="y", height=1.5)

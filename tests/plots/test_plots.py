@@ -125,6 +125,51 @@ def test_a_fit_that_stopped_early_is_shown_once_and_says_so():
     ]
 
 
+def test_the_figure_of_snapshots_ends_where_the_fit_ends(study):
+    """The last row is added where the snapshots end before it, to the figure alone."""
+    cell = study.cells[0]
+    last = int(study.representative(cell)["iteration"].iloc[-1])
+    assert last > 3
+    for wanted, stopped in (([0, 2], True), ([0, last], False), ([0, last + 5], True)):
+        group = replace(study, schedule=dict(study.schedule) | {"snapshots": wanted})
+        figure = draw(group, "snapshots")
+        titles = [axes.get_title() for axes in figure.axes if axes.get_visible()]
+        iterations = [0, last] if wanted[1] >= last else [0, wanted[1], last]
+        starts = [f"Iteration {iteration}" for iteration in iterations]
+        starts[-1] = f"Stopped at iteration {last}" if stopped else starts[-1]
+        assert len(titles) == len(starts)
+        for title, start in zip(titles, starts, strict=True):
+            assert title.startswith((f"{start},", f"{start}\n"))
+        expected = [min(iteration, last) for iteration in wanted]
+        assert [iteration for iteration, _ in snapshot_pngs(group, cell)] == expected
+
+
+def test_some_of_many_curves_cover_the_inits(study):
+    cells = tuple(
+        replace(study.cells[0], id=f"{init}{algorithm}", init=init, algorithm=algorithm)
+        for init in "abc"
+        for algorithm in ("em", "squarem")
+    )
+    group = replace(study, cells=cells)
+    assert group.chosen(6) == group.labels and group.remark(group.labels) == ""
+    four = ["a, em", "a, squarem", "b, em", "c, em"]
+    assert group.chosen(4) == four and group.remark(four) == ", 4 of 6 curves"
+    assert group.chosen(2) == ["a, em", "b, em"]
+    assert group.remark(group.chosen(1)) == ", a, em (1 of 6 curves)"
+    for name in ("mean_plane", "parameter_trajectories"):
+        # The cells' rows: those of the first one, under every name.
+        of_first = (study.traces_of(study.cells[0]), study.fits_of(study.cells[0]))
+        traces, fits = (
+            pd.concat([table.assign(cell=cell.id) for cell in cells], ignore_index=True)
+            for table in of_first
+        )
+        points = {cell.id: study.points[study.cells[0].id] for cell in cells}
+        figure = draw(replace(group, traces=traces, fits=fits, points=points), name)
+        assert figure.get_suptitle().endswith(", 4 of 6 curves")
+        texts = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert [text for text in texts if ", " in text] == four
+
+
 def test_snapshot_pngs_name_the_iteration_shown(study):
     cell = study.cells[0]
     shown = [iteration for iteration, _ in snapshot_pngs(study, cell)]
@@ -210,7 +255,18 @@ def test_a_fit_without_a_trace_is_left_out(study):
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.0, "0"), (0.05, "0.05"), (1.0, "1"), (1e3, "1000"), (1e4, "10⁴"), (1e-6, "10⁻⁶")],
+    [
+        (0.0, "0"),
+        (0.05, "0.05"),
+        (1.0, "1"),
+        (1e3, "1000"),
+        (1e4, "10⁴"),
+        (1e-6, "10⁻⁶"),
+        (3e-8, "3·10⁻⁸"),
+        (1.5e7, "1.5·10⁷"),
+        (300.0, "300"),
+        (1.0 - 1e-9, "1"),
+    ],
 )
 def test_power_of_ten(value, text):
     assert power_of_ten(value) == text
@@ -230,6 +286,8 @@ def test_figures_use_no_font_of_the_machine():
         (0.9, 40.0, [1, 3, 10, 30]),
         (90.0, 1000.0, [100, 300, 1000]),
         (0.21, 0.48, [0.3, 0.4]),
+        (271.0, 346.0, [280, 300, 320, 340]),
+        (1e-16, 0.02, [1e-16, 1e-14, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2]),
         (0.055, 0.095, [0.055, 0.06, 0.065, 0.07, 0.075, 0.08, 0.085, 0.09, 0.095]),
     ],
 )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.plots import png_bytes, svg_bytes
-from pipeline.plots.rates import MOST_FITS, nines
+from pipeline.plots.rates import MOST_FITS, limits, nines, rate_ticks
 from tests.plots.conftest import draw
 
 
@@ -74,3 +74,28 @@ def test_it_repeats_and_says_nothing_without_rates(rated, study):
     assert png_bytes(draw(rated, "rates")) == png_bytes(draw(rated, "rates"))
     assert draw(study, "rates") is None
     assert draw(replace(rated, fits=rated.fits.iloc[1:5]), "rates") is None
+
+
+@pytest.mark.parametrize("middle", [0.0, 0.183, 0.46430, 1.1, 2.37, 7.9])
+@pytest.mark.parametrize("spread", [0.0, 1e-9, 0.2, 3.0])
+def test_every_axis_has_labelled_ticks_at_their_rates(middle, spread):
+    low, high = limits(np.array([middle, middle + spread]))
+    assert high - low >= 0.5 * (1 - 1e-12) and low < middle and high > middle + spread
+    ticks = rate_ticks(low, high)
+    assert 2 <= len(ticks) <= 7
+    for text, place in ticks.items():
+        assert low <= place <= high
+        assert float(nines(np.array(float(text)))) == pytest.approx(place, abs=1e-6)
+
+
+def test_equal_rates_and_series_without_points(rated):
+    """Rounding does not fill the picture, and the legend names only what is drawn."""
+    fits = rated.fits.query("sample_size == 40").assign(rate_theory=0.6567)
+    fits["rate_observed"] = 0.6567 + 1e-9 * np.arange(len(fits))
+    figure = draw(replace(rated, fits=fits), "rates")
+    agreement, difference = figure.axes
+    assert np.ptp(agreement.get_xlim()) >= 0.5 * (1 - 1e-12)
+    for axis in (agreement.xaxis, agreement.yaxis, difference.xaxis, difference.yaxis):
+        assert len([text for text in axis.get_ticklabels() if text.get_text()]) >= 2
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["n = 40"]

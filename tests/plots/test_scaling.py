@@ -80,7 +80,13 @@ def test_a_claim_predicts_the_slope_of_its_lines_alone(rivals):
         (x0, y0), (x1, y1) = line(figure, f"predicted {slope}", place)
         assert np.log(y1 / y0) / np.log(x1 / x0) == pytest.approx(slope)
     texts = [text.get_text() for text in figure.axes[place].texts]
-    assert texts[4:] == ["predicted −0.5", "predicted −0.25"]
+    # The line of the other init has no claim: the regular slope is not a prediction.
+    assert texts[4:] == ["predicted −0.25"]
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend[-1] == "predicted or ∝ 1/√n"
+    unclaimed = replace(rivals, laws=tuple(law for law in rivals.laws if law.expected is None))
+    legend = draw(unclaimed, "error_against_n").legends[0]
+    assert legend.get_texts()[-1].get_text() == "∝ 1/√n"
     assert "predicted -0.25" not in {
         each.get_label() for each in figure.axes[panel(figure, "mean 1")].lines
     }

@@ -87,6 +87,27 @@ def test_no_line_where_the_gap_is_not_ems(study):
     assert "random_points, theory" not in labels(draw(penalised, "log_likelihood_gap"))
 
 
+def test_fewer_than_two_gaps_are_no_curve_and_fewer_than_three_no_slope(study):
+    group = linear(study, 1e-3, 1e-3, last=4)
+    drawn = []
+    for kept in ([0, 4], [0, 1, 4], [0, 1, 2, 4]):  # gaps above the arithmetic: 1, 2 and 2
+        some = replace(group, traces=group.traces[group.traces["iteration"].isin(kept)])
+        figure = draw(some, "log_likelihood_gap")
+        drawn.append(None if figure is None else labels(figure))
+    assert drawn == [None, {"random_points"}, {"random_points"}]
+    # With a third one there is something to compare.
+    more = labels(draw(linear(study, 0.02, 0.02, last=12), "log_likelihood_gap"))
+    assert more == {"random_points", "random_points, theory"}
+
+
+def test_panels_without_a_curve_are_left_out(study):
+    short = [cell.id for cell in study.panel(40)]
+    traces = study.traces
+    traces = traces[~traces["cell"].isin(short) | traces["iteration"].eq(0)]
+    figure = draw(replace(study, traces=traces), "log_likelihood_gap")
+    assert [axes.get_title() for axes in figure.axes] == ["n = 80"]
+
+
 def test_the_anchor_is_where_the_end_of_the_fit_does_not_matter():
     t = np.arange(200)
     limit = 3.0 * 0.9 ** (2.0 * t)
