@@ -30,12 +30,16 @@ LOCKED = ("numpy", "numba", "scipy", "pandas", "matplotlib")
 
 @dataclass(frozen=True)
 class Picture:
-    """A rendered figure: `image` is SVG or PNG bytes, `group` the heading it belongs under."""
+    """A rendered figure: `image` is SVG or PNG bytes, `group` the heading it belongs under.
+
+    Without an image the page links to `file`, a path from its own folder.
+    """
 
     group: str
     title: str
     caption: str
     image: bytes
+    file: str = ""
 
     @property
     def data_uri(self) -> str:
@@ -82,7 +86,7 @@ def render_report(
     players
         At most one for each group.
     remark
-        What the page leaves out, for the reader.
+        What the page leaves out, and what was not drawn, for the reader.
 
     Returns
     -------
