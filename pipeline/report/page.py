@@ -16,6 +16,7 @@ from pipeline.core.outcomes import ADVICE
 from pipeline.plan import Plan
 from pipeline.report.claims import claims_of, verdict_counts
 from pipeline.report.environment import ENVIRONMENT
+from pipeline.report.heading import changes, question_is_of_base
 from pipeline.report.tables import comparison_tables, group_tables, slopes_table
 from pipeline.statistics.presentation import MISSING, minus
 from pipeline.tables import OUTCOMES
@@ -101,6 +102,8 @@ def render_report(
     slopes = slopes_table(tables["slopes"])
     return ENVIRONMENT.get_template("report.html.jinja").render(
         plan=plan,
+        changes=changes(plan.overrides),
+        question_is_of_base=question_is_of_base(plan.overrides),
         summary=_summary(convergence),
         claims=claims,
         claims_level=f"{100 * plan.config['claims_level']:g}",
