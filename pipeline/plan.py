@@ -147,7 +147,9 @@ def write_plan(plan: Plan, folder: Path) -> None:
     plain = asdict(plan)
     plain["data_sets"] = [asdict(data) for data in plan.data_sets]
     plain["cells"] = [asdict(cell) for cell in plan.cells]
-    plain["overrides"] = list(plan.overrides)
+    # The index reads the head alone, up to the first mapping.
+    head = {name: plain[name] for name in ("experiment", "title", "question")}
+    plain = head | {"overrides": ()} | plain | {"overrides": list(plan.overrides)}
     text = yaml.dump(plain, Dumper=_Dumper, sort_keys=False, width=100, allow_unicode=True)
     write_text(folder / FILE, text)
 

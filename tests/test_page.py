@@ -4,6 +4,7 @@ import hashlib
 import math
 import re
 import shlex
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +12,7 @@ from pipeline.config import compose
 from pipeline.planning import make_plan
 from pipeline.report import page, render_report
 from pipeline.report.claims import number
+from pipeline.report.heading import changes, question_is_of_base
 from pipeline.report.page import command, lock
 from pipeline.report.tables import comparison_tables
 from pipeline.statistics.presentation import rounded
@@ -121,6 +123,28 @@ def test_the_command_has_the_overrides_that_decide_something():
     assert shlex.split(command(plan))[3:] == ["experiment=notebook", *plan.overrides]
     hashes = plan.hashes, make_plan(compose(["seed=3"]))[0].hashes
     assert {name for name in hashes[0] if hashes[0][name] != hashes[1][name]} == {"report"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "shown", "of_base"),
+    [
+        ((), [], False),
+        (("title=a", "figures=[basins]", "report=minimal"), [], False),
+        (("seed=3",), ["seed=3"], True),
+        (("question=why", "+init.a={x: 1}", "~measures"), ["+init.a={x: 1}", "~measures"], False),
+        (("observed.a.path=/x/y z/d.csv",), ["observed.a.path=d.csv"], True),
+        (("observed.a.path=data/d.csv",), ["observed.a.path=data/d.csv"], True),
+    ],
+)
+def test_what_overrides_change_stands_below_the_title(study, overrides, shown, of_base):
+    assert (changes(overrides), question_is_of_base(overrides)) == (shown, of_base)
+    html = render_report(replace(study.plan, overrides=overrides), tables(study))
+    header = html[html.index("<h1>") : html.index("</header>")]
+    text = " ".join(Page(f"<header>{header}</header>").text.split())
+    expected = f"{study.plan.title} with {' '.join(shown)} " if shown else f"{study.plan.title} "
+    if of_base:
+        expected += "Question of the experiment notebook: "
+    assert text.startswith(expected + study.plan.question.split()[0])
 
 
 def test_the_lock_is_named_by_its_hash(study, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
 
@@ -209,14 +210,75 @@ def test_pictures_without_room_are_told(study, tmp_path, monkeypatch):
     report(tmp_path)
     whole = (tmp_path / "report.html").read_text("utf-8")
     sizes = [len(uri) for uri in re.findall(r'<img src="(.*?)"', whole)]
+    assert len(sizes) == 4
     monkeypatch.setattr(stage, "MOST_BYTES", sum(sizes) * 3 // 4)
     report(tmp_path)
     html = (tmp_path / "report.html").read_text("utf-8")
-    assert 0 < html.count("<img ") < whole.count("<img ")
-    assert "room for the figures of 1 pairs" in html
-    assert len([name for name in contents(tmp_path) if name.endswith(".svg")]) == whole.count(
-        "<img "
+    shown = html.count("<img ")
+    assert 0 < shown < 4
+    assert f"room for {shown} of 4 figures" in html
+    files = {name for name in contents(tmp_path) if name.endswith(".svg")}
+    linked = re.findall(r'<a href="(figures/[^"]+)"', html)
+    assert len(files) == 4 and len(linked) == 4 - shown and set(linked) <= files
+    # What is given up first is the last of the figures asked for.
+    assert all("bands" in name for name in linked)
+    assert html.count("<h4>") == 4 and html.count('<h3 id="pictures-') == 2
+    remark = re.search(r"links to their files, of: (.*?)\.</p>", html)[1]
+    assert set(remark.split("; ")) <= set(re.findall(r'<h3 id="pictures-\d">(.*?)</h3>', html))
+
+
+Named = namedtuple("Named", ["name", "title"])
+
+
+def test_every_group_keeps_its_first_figure_and_the_smaller_kind_of_image(monkeypatch):
+    kinds = FIGURES[:2]
+    sizes = {"a": (900, 3000), "b": (3000, 1200)}  # of SVG and PNG
+    files = {
+        Path(f"{group}-{kind.name}.{suffix}"): head + bytes(size)
+        for kind in kinds
+        for group, pair in sizes.items()
+        for suffix, head, size in zip(("svg", "png"), (b"<svg", b"\x89PNG"), pair, strict=True)
+    }
+    groups = [Named(name, f"group {name}") for name in sizes]
+    whole = stage._pictures(groups, kinds, files)
+    assert [len(each.image) for each in whole] == [904, 904, 3004, 3004]
+    monkeypatch.setattr(stage, "MOST_BYTES", 3500)
+    # In base64 904 bytes take 1208 and 1204 take 1608, so that 3500 is room for two.
+    found = stage._pictures(groups, kinds, files)
+    assert [len(each.image) for each in found] == [904, 0, 1204, 0]
+    assert found[2].image.startswith(b"\x89PNG")
+    assert found[3].file == f"figures/b-{kinds[1].name}.svg"
+    assert stage._room(found, 2, 2).endswith("links to their files, of: group a; group b.")
+
+
+@pytest.mark.parametrize("given", [["outcome_shares", "basins"], ["basins"], "all"])
+def test_a_chosen_figure_that_says_nothing_is_named(study, tmp_path, caplog, given):
+    minimal = study.plan.config | {"figures": given}
+    write_study(replace(study, plan=replace(study.plan, config=minimal)), tmp_path)
+    with caplog.at_level("INFO"):
+        report(tmp_path)
+    html = (tmp_path / "report.html").read_text("utf-8")
+    (title,) = [kind.title for kind in FIGURES if kind.name == "basins"]
+    told = f"Not drawn, as it would say nothing here: {title}."
+    assert f"<h4>{title}" not in html
+    assert (told in html) == (told in caplog.text) == (given != "all")
+
+
+def test_a_figure_of_some_groups_alone_is_told(study):
+    shares = next(kind for kind in FIGURES if kind.name == "outcome_shares")
+    chosen = replace(study.plan, config=study.plan.config | {"figures": ["outcome_shares"]})
+    named = [Named("a", ""), Named("b", "")]
+    assert stage._silent(chosen, named, {Path("a-outcome_shares.svg"): b""}) == (
+        f"Not drawn, as it would say nothing here: {shares.title} "
+        "(of 1 of 2 pairs of truth and model)."
     )
+
+
+def test_the_link_to_runs_says_who_writes_it(study):
+    html = render_report(study.plan, tables(study))
+    assert "mlflow" not in html[: html.index("<main>")]
+    assert html.count('href="mlflow_links.html"') == 1
+    assert "unless tracking=none was given" in html
 
 
 def test_the_configuration_chooses_figures_and_their_order(study, tmp_path):

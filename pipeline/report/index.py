@@ -4,11 +4,13 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from pipeline.plan import FILE
 from pipeline.report.environment import ENVIRONMENT
+from pipeline.report.heading import changes, question_is_of_base
 
 PAGE = "report.html"
 MULTIRUN = "multirun"
@@ -31,6 +33,8 @@ class Entry:
     experiment: str
     title: str
     question: str
+    changes: list[str]
+    question_is_of_base: bool
     link: str
     counts: dict[str, int]
 
@@ -62,27 +66,36 @@ def _entries(root: Path, pattern: str) -> Iterator[Entry]:
             head = _head(plan)
             metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
             experiment, title, question = (head[k] for k in ("experiment", "title", "question"))
+            overrides = head.get("overrides", [])
             counts = {name: metrics.get(name, 0) for name in COUNTS}
         except (OSError, ValueError, KeyError, yaml.YAMLError):
             continue
         inside = folder.relative_to(root)
         job = inside.parts[1] if len(inside.parts) > 1 else ""
         link = (inside / PAGE).as_posix()
-        yield Entry(job, experiment, title, question, link, counts)
+        of_base = question_is_of_base(overrides)
+        yield Entry(job, experiment, title, question, changes(overrides), of_base, link, counts)
 
 
-def _head(path: Path) -> dict[str, str]:
-    """Return the texts that a plan begins with; the rest, which may be long, is not read."""
-    found: dict[str, str] = {}
-    key = None
+def _head(path: Path) -> dict[str, Any]:
+    """Return the texts and lists of texts that a plan begins with; what follows may be long."""
+    found: dict[str, Any] = {}
+    key: str | None = None
+    texts: list[str] | None = None
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     with path.open(encoding="utf-8") as file:
         for event in yaml.parse(file, Loader=loader):
             if isinstance(event, yaml.ScalarEvent):
-                if key is None:
+                if texts is not None:
+                    texts.append(event.value)
+                elif key is None:
                     key = event.value
                 else:
                     found[key], key = event.value, None
+            elif key is not None and texts is None and isinstance(event, yaml.SequenceStartEvent):
+                texts = []
+            elif texts is not None and isinstance(event, yaml.SequenceEndEvent):
+                found[str(key)], key, texts = texts, None, None
             elif key is not None:
                 break
     return found

@@ -16,6 +16,7 @@ from pipeline.core.outcomes import ADVICE
 from pipeline.plan import Plan
 from pipeline.report.claims import claims_of, verdict_counts
 from pipeline.report.environment import ENVIRONMENT
+from pipeline.report.heading import changes, question_is_of_base
 from pipeline.report.tables import comparison_tables, group_tables, slopes_table
 from pipeline.statistics.presentation import MISSING, minus
 from pipeline.tables import OUTCOMES
@@ -30,12 +31,16 @@ LOCKED = ("numpy", "numba", "scipy", "pandas", "matplotlib")
 
 @dataclass(frozen=True)
 class Picture:
-    """A rendered figure: `image` is SVG or PNG bytes, `group` the heading it belongs under."""
+    """A rendered figure: `image` is SVG or PNG bytes, `group` the heading it belongs under.
+
+    Without an image the page links to `file`, a path from its own folder.
+    """
 
     group: str
     title: str
     caption: str
     image: bytes
+    file: str = ""
 
     @property
     def data_uri(self) -> str:
@@ -82,7 +87,7 @@ def render_report(
     players
         At most one for each group.
     remark
-        What the page leaves out, for the reader.
+        What the page leaves out, and what was not drawn, for the reader.
 
     Returns
     -------
@@ -97,6 +102,8 @@ def render_report(
     slopes = slopes_table(tables["slopes"])
     return ENVIRONMENT.get_template("report.html.jinja").render(
         plan=plan,
+        changes=changes(plan.overrides),
+        question_is_of_base=question_is_of_base(plan.overrides),
         summary=_summary(convergence),
         claims=claims,
         claims_level=f"{100 * plan.config['claims_level']:g}",

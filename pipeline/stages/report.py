@@ -1,5 +1,6 @@
 """Stage: figures and the page, from the statistics, fits, traces and samples."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,8 @@ from pipeline.tables import (
 if TYPE_CHECKING:
     from pipeline.plots import Group
 
+log = logging.getLogger(__name__)
+
 ON_THE_PAGE = ("claims", "comparisons", "slopes")
 MOST_GROUPS = 20  # with figures
 MOST_CELLS = 24  # with single snapshot pictures
@@ -59,9 +62,10 @@ def report(folder: Path) -> None:
         shown = groups[:MOST_GROUPS]
         files = _draw(plan, shown, figures)
         kept = set(files)
-        pictures, n_pictured = _pictures(shown, _chosen(plan), files)
+        pictures = _pictures(shown, _chosen(plan), files)
         players = _players(shown)
-        remark = _remark(n_pictured, len(shown), len(groups))
+        remarks = [_room(pictures, len(shown), len(groups)), _silent(plan, shown, files)]
+        remark = " ".join(filter(None, remarks))
     for place in (figures, figures / "snapshots"):
         place.mkdir(parents=True, exist_ok=True)
         remove_others(place, {path.name for path in kept if path.parent == place})
@@ -139,34 +143,35 @@ def _draw(plan: Plan, groups: Sequence["Group"], figures: Path) -> dict[Path, by
 
 def _pictures(
     groups: Sequence["Group"], kinds: Sequence[FigureKind], files: dict[Path, bytes]
-) -> tuple[list[Picture], int]:
-    """Return the pictures that the page has room for, and of how many groups they are."""
+) -> list[Picture]:
+    """Return the pictures in the order of the page; one that it has no room for has no image."""
     by_name = {path.name: content for path, content in files.items()}
+    drawn = [
+        (group, kind, f"{group.name}-{kind.name}")
+        for group in groups
+        for kind in kinds
+        if f"{group.name}-{kind.name}.svg" in by_name
+    ]
 
-    def of(group: "Group", smallest: bool) -> list[Picture]:
-        found = []
-        for kind in kinds:
-            stem = f"{group.name}-{kind.name}"
-            if f"{stem}.svg" in by_name:
-                svg, png = by_name[f"{stem}.svg"], by_name[f"{stem}.png"]
-                small = min(svg, png, key=len) if smallest else svg
-                image = small if len(small) <= LARGEST_SVG else png
-                found.append(Picture(group.title, kind.title, kind.caption, image))
-        return found
+    def picture(group: "Group", kind: FigureKind, stem: str, smallest: bool) -> Picture:
+        svg, png = by_name[f"{stem}.svg"], by_name[f"{stem}.png"]
+        small = min(svg, png, key=len) if smallest else svg
+        image = small if len(small) <= LARGEST_SVG else png
+        return Picture(group.title, kind.title, kind.caption, image, f"figures/{stem}.svg")
 
-    def room(pictures: Sequence[Picture]) -> bool:
-        return sum(len(picture.data_uri) for picture in pictures) <= MOST_BYTES
-
-    pictures = [picture for group in groups for picture in of(group, smallest=False)]
-    if room(pictures):
-        return pictures, len(groups)
-    pictures = []
-    for number, group in enumerate(groups):
-        more = of(group, smallest=True)
-        if not room([*pictures, *more]):
-            return pictures, number
-        pictures += more
-    return pictures, len(groups)
+    best = [picture(*each, smallest=False) for each in drawn]
+    if sum(len(each.data_uri) for each in best) <= MOST_BYTES:
+        return best
+    small = [picture(*each, smallest=True) for each in drawn]
+    left = MOST_BYTES
+    # Every group's first figure comes before any group's second one.
+    for place in sorted(range(len(drawn)), key=lambda place: kinds.index(drawn[place][1])):
+        size = len(small[place].data_uri)
+        if size > left:
+            small[place] = replace(small[place], image=b"")
+        else:
+            left -= size
+    return small
 
 
 def _players(groups: Sequence["Group"]) -> list[PlayerPart]:
@@ -179,7 +184,7 @@ def _players(groups: Sequence["Group"]) -> list[PlayerPart]:
     return [PlayerPart(group.title, group.name, data) for group, data in parts if data is not None]
 
 
-def _remark(n_pictured: int, n_drawn: int, n_groups: int) -> str:
+def _room(pictures: Sequence[Picture], n_drawn: int, n_groups: int) -> str:
     """Say which pictures the page leaves out."""
     remarks = []
     if n_drawn < n_groups:
@@ -187,12 +192,32 @@ def _remark(n_pictured: int, n_drawn: int, n_groups: int) -> str:
             f"Figures are drawn for the first {n_drawn} of {n_groups} pairs of truth and model; "
             "the tables below go on."
         )
-    if n_pictured < n_drawn:
+    linked = [picture for picture in pictures if not picture.image]
+    if linked:
         remarks.append(
-            f"This page has room for the figures of {n_pictured} pairs of truth and model; "
-            f"those of {n_drawn - n_pictured} more are in figures/."
+            f"This page has room for {len(pictures) - len(linked)} of {len(pictures)} figures; "
+            "in the place of the others are links to their files, of: "
+            f"{'; '.join(dict.fromkeys(picture.group for picture in linked))}."
         )
     return " ".join(remarks)
+
+
+def _silent(plan: Plan, groups: Sequence["Group"], files: dict[Path, bytes]) -> str:
+    """Say which figures were asked for by name and are not drawn, of all groups or of some."""
+    if plan.config["figures"] == "all":
+        return ""
+    names = {path.name for path in files}
+    missing = []
+    for kind in _chosen(plan):
+        without = sum(f"{group.name}-{kind.name}.svg" not in names for group in groups)
+        some = f" (of {without} of {len(groups)} pairs of truth and model)"
+        if without:
+            missing.append(f"{kind.title}{some if without < len(groups) else ''}")
+    if not missing:
+        return ""
+    text = f"Not drawn, as it would say nothing here: {'; '.join(missing)}."
+    log.info("report: %s", text)
+    return text
 
 
 def _write_index(path: Path) -> None:
