@@ -38,7 +38,7 @@ FIGURES = (
         "histogram stands in their place. With equal, known weights the curves are N(x; mean, "
         "scale²); otherwise each is multiplied by its weight. Where the truth is known, the "
         "picture reaches 2.5 scales beyond the outermost true means. Its height ends at 2.5 times "
-        "the highest true peak, or of the histogram: a very narrow component is cut off. Log- "
+        "the highest true peak, or of the histogram: a very narrow component is cut off. Log-"
         "likelihoods are totals (of the population: for mass 1). Where the fit went on beyond the "
         "last of the snapshots, its last iteration is added.",
     ),
@@ -71,7 +71,7 @@ FIGURES = (
         "Replicate 0 in the plane of two means (with more than two components, those that move "
         "most): a path per start (eight at most of a colour, evenly spread), with a dot at every "
         "recorded iteration. Of more than four combinations of init and algorithm, four are drawn, "
-        "the first of each init before others of it, and the title says so. Contours: total log- "
+        "the first of each init before others of it, and the title says so. Contours: total log-"
         "likelihood below its highest value in the picture (of the population: for mass 1), all "
         "other parameters held at the best estimate drawn. A path changes them too, so that it may "
         "cross contours downwards, and only the end of the best fit lies on a top. A cross marks "
@@ -174,11 +174,15 @@ FIGURES = (
         "basins",
         "Basins of attraction",
         "Where EM ends, by where it starts: each place of the init grid in the colour of the limit "
-        "reached from there, the darker the more iterations it took (with one free mean: the "
-        "higher), for replicate 0. Limits are told apart by their parameters, whatever the order "
-        "of the components, and named by their log-likelihood, A the best; the legend gives their "
-        "means and the share of starts that end there, and a letter stands at the means where the "
-        "map reaches so far. Starts with two equal means, on the diagonal, keep them equal.",
+        "reached from there, for one sample (replicate 0) or the population. With two free means, "
+        "the darker a place the more iterations it took; with one, the higher. Limits are told "
+        "apart by their parameters, whatever the order of the components. In each panel letters "
+        "name them by their log-likelihood, A the best. A colour is the same optimum in all "
+        "panels: the nearest one, if no parameter differs by more than 0.2 units (1 for weights, "
+        "the sample's standard deviation for means and scales). The legend gives means, log-"
+        "likelihood per observation (ℓ/n) and the share of starts that end there, and a letter "
+        "stands at the means where the map reaches so far. Starts with two equal means, on the "
+        "diagonal, keep them equal.",
     ),
     FigureKind(
         "outcome_shares",

@@ -1,7 +1,8 @@
 """Basins of attraction: to which limit EM goes, from every start of a lattice."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 
 import matplotlib as mpl
@@ -11,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap, LogNorm, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
@@ -23,6 +25,8 @@ from pipeline.plots.style import OKABE_ITO, WIDTH, finished, power_of_ten
 GRID = "grid"  # the init's method
 # Limits with a colour of their own: as many hues as can be told apart in all their shades.
 HUES = tuple(OKABE_ITO[i] for i in (0, 4, 2, 3, 1))
+# For limits that one panel has and another lacks.
+COLORS = (*HUES, OKABE_ITO[5], OKABE_ITO[6], "#7a4d9e", "#8b5a2b")
 OTHER = "#777777"
 FAILED = {"max_iter": "#bbbbbb"}  # every other failure is black
 SHADED = (0.02, 0.98)  # quantiles of the iterations between which shades differ
@@ -30,6 +34,9 @@ LIGHTEST = 0.35  # of a colour, the rest white: from there the fewest iterations
 # Two fits have the same limit if no parameter differs by more, in units. A stopping rule leaves
 # fits of one limit much nearer to each other, and optima lie much farther apart.
 RADIUS = 1e-3
+# Limits of two samples are the same optimum if no parameter differs by more, in units. Sampling
+# moves an optimum of a hundred points by up to about 0.15; different optima lie farther apart.
+TOLERANCE = 0.2
 COLUMNS = 3
 
 
@@ -45,11 +52,20 @@ class Limit:
         Of a limit with a letter, ascending.
     color
         Of its basin.
+    log_likelihood
+        Total, of a limit with a letter.
+    estimate
+        Weights, means and scales of a limit with a letter, shape (3, n_components).
+    scale
+        Of its sample: the unit of means and scales.
     """
 
     name: str
     means: tuple[float, ...]
     color: str
+    log_likelihood: float = math.nan
+    estimate: np.ndarray | None = None
+    scale: float = math.nan
 
 
 def limits(fits: pd.DataFrame, n_components: int) -> tuple[np.ndarray, list[Limit]]:
@@ -102,7 +118,13 @@ def limits(fits: pd.DataFrame, n_components: int) -> tuple[np.ndarray, list[Limi
     for letter, color, members in zip("ABCDEFG", HUES, found, strict=False):
         places[members] = len(named)
         means = np.sort(estimates[members[0], 1])
-        named.append(Limit(letter, tuple(means.tolist()), color))
+        one = members[0]
+        named.append(
+            Limit(
+                letter, tuple(means.tolist()), color, float(log_likelihoods[one]), estimates[one],
+                float(units[one, 1, 0]),
+            )
+        )  # fmt: skip
     for outcome in sorted(set(outcomes.tolist()) - {"converged"}):
         places[outcomes == outcome] = len(named)
         named.append(Limit(outcome.replace("_", " "), (), FAILED.get(outcome, "#000000")))
@@ -110,6 +132,50 @@ def limits(fits: pd.DataFrame, n_components: int) -> tuple[np.ndarray, list[Limi
         places[left] = len(named)
         named.append(Limit("other", (), OTHER))
     return places, named
+
+
+def limit_distance(first: Limit, second: Limit) -> float:
+    """Return the largest difference of a parameter, in units of the second limit's sample.
+
+    In the order of the components that brings them closest; infinite without estimates.
+    """
+    one, other = first.estimate, second.estimate
+    if one is None or other is None:
+        return math.inf
+    units = np.array([[1.0], [second.scale], [second.scale]])
+    orders = permutations(range(one.shape[1]))
+    return min(float(np.abs((one[:, list(order)] - other) / units).max()) for order in orders)
+
+
+def same_colors(panels: Sequence[Sequence[Limit]]) -> list[list[Limit]]:
+    """Colour the limits of several panels: one optimum has one colour in all of them.
+
+    The pairs of a limit and an optimum of earlier panels that are nearest, within `TOLERANCE`, are
+    the same one; what is left over is new.
+    """
+    known: dict[str, Limit] = {}
+    colored = []
+    for named in panels:
+        lettered = [place for place, limit in enumerate(named) if limit.estimate is not None]
+        pairs = sorted(
+            (limit_distance(named[place], limit), place, color)
+            for place in lettered
+            for color, limit in known.items()
+        )
+        chosen: dict[int, str] = {}
+        for distance, place, color in pairs:
+            if distance <= TOLERANCE and place not in chosen and color not in chosen.values():
+                chosen[place] = color
+        for place in lettered:
+            if place not in chosen:
+                # Were all colours taken, one that this panel lacks would come again.
+                free = [color for color in COLORS if color not in chosen.values()]
+                chosen[place] = next((color for color in free if color not in known), free[0])
+        known |= {color: named[place] for place, color in chosen.items()}
+        colored.append(
+            [replace(limit, color=chosen.get(i, limit.color)) for i, limit in enumerate(named)]
+        )
+    return colored
 
 
 def lattice(group: Group, cell: Cell) -> np.ndarray:
@@ -201,14 +267,22 @@ def _draw_strip(
     axes.set_ylim(0.0, 1.05 * max(1.0, float(iterations.max())))
 
 
-def _legend(axes: Axes, places: np.ndarray, named: Sequence[Limit], below: float) -> None:
+def _legend(
+    axes: Axes, places: np.ndarray, named: Sequence[Limit], size: float, below: float
+) -> None:
+    """Name the limits of a sample of this size below its panel."""
     counts = np.bincount(places, minlength=len(named))
     handles = []
     for limit, count in zip(named, counts, strict=True):
-        where = ", ".join(f"{mean:.2f}" for mean in limit.means).replace("-", "\N{MINUS SIGN}")
+        where = ", ".join(f"{mean:.2f}" for mean in limit.means)
+        if limit.estimate is not None:
+            # Of the population it is that already.
+            mean = limit.log_likelihood / (size if math.isfinite(size) else 1.0)
+            where += f"; ℓ/n {mean:.3f}"
+        where = where.replace("-", "\N{MINUS SIGN}")
         share = 100.0 * count / len(places)
         percent = f"{share:.0f} %" if share >= 1 else f"{share:.1g} %"
-        text = f"{limit.name}: {where + ';  ' if where else ''}{percent}"
+        text = f"{limit.name}: {where + '; ' if where else ''}{percent}"
         handles.append(Patch(facecolor=limit.color, label=text))
     axes.legend(
         handles=handles, loc="upper center", bbox_to_anchor=(0.5, below), handlelength=1.0,
@@ -252,11 +326,16 @@ def basins(group: Group) -> Figure | None:
     columns = min(COLUMNS, len(cells)) if flat else 1
     lines = -(-len(cells) // columns)
     height = (0.93 * WIDTH / max(columns, 2) + 0.9) if flat else 2.1
-    figure = Figure(figsize=(WIDTH, height * lines + 0.8), layout="constrained")
+    inches = height * lines + 0.8
+    below_title = ConstrainedLayoutEngine(rect=(0.0, 0.0, 1.0, 1.0 - 0.1 / inches))
+    figure = Figure(figsize=(WIDTH, inches), layout=below_title)
     panels = figure.subplots(lines, columns, squeeze=False)
-    for axes, (cell, fits) in zip(panels.flat, cells, strict=False):
+    found = [limits(fits, group.n_components) for _, fits in cells]
+    colored = same_colors([named for _, named in found])
+    for axes, (cell, fits), (places, _), named in zip(
+        panels.flat, cells, found, colored, strict=False
+    ):
         values = lattice(group, cell)
-        places, named = limits(fits, group.n_components)
         iterations = fits["n_iter"].to_numpy(float)
         starts = fits["start"].to_numpy()
         if flat:
@@ -270,12 +349,14 @@ def basins(group: Group) -> Figure | None:
         several = len(group.labels) > 1
         size = group.size_label(cell.sample_size)
         axes.set_title(f"{size}, {group.label(cell)}" if several else size)
-        _legend(axes, places, named, -0.25 if flat else -0.35)
+        _legend(axes, places, named, cell.sample_size, -0.25 if flat else -0.35)
     for axes in panels.flat[len(cells) :]:
         axes.set_visible(False)
     if flat:
         for axes in panels[:, 0]:
             axes.set_ylabel("starting mean, component 1")
         _shade_bar(figure, panels, norm)
-    figure.suptitle(f"{group.title}: replicate 0")
+    kinds = [math.isfinite(cell.sample_size) for cell, _ in cells]
+    shown = ["replicate 0"] * (True in kinds) + ["population"] * (False in kinds)
+    figure.suptitle(f"{group.title}: {' and '.join(shown)}", y=1.0 - 0.05 / inches, va="top")
     return figure

@@ -10,7 +10,7 @@ import pytest
 from pipeline.core.model import make_model
 from pipeline.core.starts import draw_population_starts, draw_starts
 from pipeline.plots import png_bytes, svg_bytes
-from pipeline.plots.basins import HUES, RADIUS, lattice, limits
+from pipeline.plots.basins import HUES, RADIUS, Limit, lattice, limits, same_colors
 from tests.factories import make_study
 from tests.plots.conftest import draw, groups_of
 
@@ -106,6 +106,49 @@ def test_outcomes_and_small_limits_have_names_of_their_own():
     assert len({limit.color for limit in named}) == len(named)
 
 
+def test_one_optimum_has_one_colour_in_all_panels():
+    """Whatever its letter, the order of its components and a little noise."""
+    random = np.random.default_rng(11)
+    optima = [
+        np.array([[0.3, 0.7], [mean, mean + 6.0], [1.0, 2.0]]) for mean in (0.0, 10.0, 20.0, 30.0)
+    ]
+
+    def panel(places):
+        named = []
+        for letter, color, place in zip("ABCD", HUES, places, strict=False):
+            # Two panels differ by less than 0.18 units.
+            noise = random.uniform(-0.09, 0.09, (3, 2)) * [[1.0], [4.0], [4.0]]
+            estimate = (optima[place] + noise)[:, random.permutation(2)]
+            named.append(Limit(letter, (0.0,), color, -1.0, estimate, 4.0))
+        return [*named, Limit("max iter", (), "#bbbbbb")]
+
+    order = [[0, 1, 2], [2, 0], [3, 1, 0], [2, 3]]
+    colored = same_colors([panel(places) for places in order])
+    found = {}
+    for places, named in zip(order, colored, strict=True):
+        assert named[-1].color == "#bbbbbb"
+        assert [limit.name for limit in named[:-1]] == list("ABC")[: len(places)]
+        for place, limit in zip(places, named, strict=False):
+            assert found.setdefault(place, limit.color) == limit.color
+    assert len(set(found.values())) == 4 and [found[k] for k in range(3)] == list(HUES[:3])
+
+
+def test_two_limits_of_a_panel_never_share_a_colour():
+    """Both lie within the tolerance of one optimum: the nearer one has its colour."""
+
+    def limit(mean):
+        return Limit("A", (0.0,), HUES[0], -1.0, np.array([[1.0], [mean], [1.0]]), 1.0)
+
+    (first,), (far, near) = same_colors([[limit(0.0)], [limit(0.15), limit(0.05)]])
+    assert near.color == first.color != far.color
+    # Beyond the tolerance it is another one.
+    (first,), (other,) = same_colors([[limit(0.0)], [limit(0.25)]])
+    assert other.color != first.color
+    # More optima than colours: within a panel they still differ.
+    many = same_colors([[limit(9.0 * p + k) for k in range(5)] for p in range(4)])
+    assert all(len({each.color for each in named}) == 5 for named in many)
+
+
 @pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize("ends", [(None, None), (-3.0, None), (-2.0, 7.0)])
 def test_places_are_where_the_init_starts(group, symmetric, ends):
@@ -140,10 +183,12 @@ def test_the_map_shows_the_table(group):
     figure = draw(group, "basins")
     maps = [axes for axes in figure.axes if axes.images]
     assert len(maps) == 2
-    for axes, cell in zip(maps, group.cells, strict=True):
-        fits = group.fits_of(cell).query("replicate == 0").reset_index(drop=True)
+    tables = [group.fits_of(cell).query("replicate == 0") for cell in group.cells]
+    colored = same_colors([limits(fits, 2)[1] for fits in tables])
+    assert figure.get_suptitle() == f"{group.title}: replicate 0"
+    for axes, cell, fits, named in zip(maps, group.cells, tables, colored, strict=True):
         assert len(fits) == 16
-        places, named = limits(fits, 2)
+        places, _ = limits(fits, 2)
         image = np.asarray(axes.images[0].get_array())
         low, high = axes.images[0].get_extent()[:2]
         values = [-7 + 13 * i / 3 for i in range(4)]
@@ -161,6 +206,9 @@ def test_the_map_shows_the_table(group):
         for limit, count in zip(named, np.bincount(places), strict=True):
             (text,) = [text for text in texts if text.startswith(f"{limit.name}:")]
             assert text.endswith(f"{100 * count / 16:.0f} %")
+            if limit.estimate is not None:
+                value = f"{limit.log_likelihood / cell.sample_size:.3f}".replace("-", "−")
+                assert f"; ℓ/n {value}; " in text
 
 
 def test_more_iterations_are_darker(group):
