@@ -6,6 +6,7 @@ python -m pipeline.list keys             (every key of the configuration, with i
 python -m pipeline.list --markdown       (all of it, as docs/reference.md)
 """
 
+import re
 import sys
 from collections.abc import Sequence
 
@@ -15,14 +16,15 @@ from rich.text import Text
 from pipeline.command import exit_status
 from pipeline.errors import InputError
 from pipeline.reference import GROUPS, figures, keys, markdown, options
-from pipeline.terminal import console
+from pipeline.terminal import console, show
 
 FIGURES, KEYS = "figures", "keys"
 
 
 def first_sentence(text: str) -> str:
-    """Return a text up to its first full stop."""
-    return text.partition(". ")[0].removesuffix(".")
+    """Return a text up to its first full stop: no dots of an ellipsis, initial or abbreviation."""
+    ended = re.split(r"(?<!\.)(?<!\b[A-Z])\.\s+(?=[A-Z])", text, maxsplit=1)[0]
+    return ended if ended.endswith("..") else ended.removesuffix(".")
 
 
 def _table(rows: dict[str, str]) -> Table:
@@ -62,14 +64,14 @@ def main(arguments: Sequence[str]) -> None:
     page = console()
     for name in arguments or known:
         if name == KEYS:
-            page.print(_keys())
+            show(page, _keys())
         elif name == FIGURES:
-            page.print(_heading("figures=[…]", "drawn for the page, in its order"))
-            page.print(_table(figures()))
+            show(page, _heading("figures=[…]", "drawn for the page, in its order"))
+            show(page, _table(figures()))
         else:
-            page.print(_heading(f"{name}=…", GROUPS[name]))
-            page.print(_table(options(name)))
-        page.print()
+            show(page, _heading(f"{name}=…", GROUPS[name]))
+            show(page, _table(options(name)))
+        show(page)
 
 
 if __name__ == "__main__":

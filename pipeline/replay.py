@@ -1,7 +1,10 @@
-"""One fit again, alone: `python -m pipeline.replay experiment=NAME fit_id=ID [results_dir=DIR]`.
+"""One fit again, alone.
 
-Draws the fit's sample and start anew from its identity, runs EM, prints the trace, and says whether
-it equals the recorded one, to the last bit.
+python -m pipeline.replay experiment=NAME fit_id=ID [results_dir=DIR]
+
+Draws the fit's sample and start anew from its identity, runs EM, prints the
+trace, and says whether it equals the recorded one, to the last bit. The column
+`fit_id` of `fits/` holds the identities: <cell>-r<replicate>-s<start>.
 """
 
 import copy
@@ -83,6 +86,9 @@ def _cell(plan: Plan, name: str) -> tuple[Cell, int, int]:
 
 def main(arguments: Sequence[str]) -> int:
     """Replay the fit that the command line names; return 0 if it equals the record, else 1."""
+    if {"-h", "--help"} & set(arguments):
+        print(__doc__)
+        return 0
     names = [a.removeprefix(LABEL) for a in arguments if a.startswith(LABEL)]
     where = folders([a for a in arguments if not a.startswith(LABEL)])
     if len(names) != 1 or len(where) != 1:

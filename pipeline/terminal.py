@@ -1,8 +1,11 @@
 """What the terminal shows: the help of the command, and a study's results in a short table."""
 
+import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
@@ -13,93 +16,148 @@ from pipeline.reference import GROUPS, options
 from pipeline.statistics.presentation import MISSING, rounded
 from pipeline.tables import LABELS, OUTCOMES
 
-WIDTH = 120  # of what does not go to a terminal
+WIDTH = 120  # of what does not go to a terminal, without COLUMNS
 MOST_ROWS = 24
+NO_FAILURE = ("converged", "max_iter")
 USAGE = """\
-Measures how Expectation-Maximization (EM) converges on one-dimensional Gaussian mixtures.
+Measures how Expectation-Maximization (EM) converges on one-dimensional
+Gaussian mixtures.
 
 usage: python -m pipeline [experiment=NAME] [key=value ...]
-       python -m pipeline -m key=a,b [...]      (a sweep: one run and folder for each value)
+       python -m pipeline -m key=a,b [...]
+                                  (a sweep: one run and folder for each value)
 
   python -m pipeline experiment=notebook
   python -m pipeline experiment=convergence replicates=20 results_dir=pilot
-  python -m pipeline 'mixture=[notebook,overlap_low]' 'init=[notebook,kmeans_pp]' schedule=converge
-  python -m pipeline 'mixture=[]' '+mixture.mine={weights: [0.3,0.7], means: [-1,1], scales: [1,1]}'
-  python -m pipeline 'mixture=[]' '+observed.mine={path: my.csv, column: x}' 'model=[free]' \\
-      model.free.n_components=2 'init=[kmeans_pp]' schedule=converge
+  python -m pipeline 'mixture=[notebook,overlap_low]' \\
+      'init=[notebook,kmeans_pp]' schedule=converge
+  python -m pipeline 'mixture=[]' \\
+      '+mixture.mine={weights: [0.3,0.7], means: [-1,1], scales: [1,1]}'
+  python -m pipeline 'mixture=[]' '+observed.mine={path: my.csv, column: x}' \\
+      'model=[free]' model.free.n_components=2 'init=[kmeans_pp]' \\
+      schedule=converge
 
-A study is the grid of its mixtures (or observed data), sample_sizes, models, inits and algorithms;
-each cell of it is fitted on `replicates` samples from `starts` starts. It is written to
-<results_dir>/<experiment>/: look at report.html there first. An interrupted run goes on where it
-was; a larger study computes only the difference.
+A study is the grid of its mixtures (or observed data), sample_sizes, models,
+inits and algorithms; each cell of it is fitted on `replicates` samples from
+`starts` starts. It is written to <results_dir>/<experiment>/: look at
+report.html there first. An interrupted run goes on where it was; a larger
+study computes only the difference.
 """
 MORE = """\
-  sample_sizes=[40,400]  replicates=100  starts=1  seed=1  schedule.max_iter=500
-  schedule.stop.rule=map_residual  schedule.stop.tolerance=1e-8  figures=[snapshots,basins]
+  sample_sizes=[40,400]  replicates=100  starts=1  seed=1
+  schedule.max_iter=500  schedule.stop.rule=map_residual
+  schedule.stop.tolerance=1e-8  figures=[snapshots,basins]
 
-More: python -m pipeline.list               every option in a line, and `keys`: every key
-      python -m pipeline --cfg job [...]    the configuration that a command line gives
-      python -m pipeline.replicates_needed  how many replicates a wanted standard error needs
-      python -m pipeline.replay             one fit again, compared bit by bit with its record
-      python -m pipeline.stages.STAGE       one stage: plan, generate, fit, aggregate, report, track
+More: python -m pipeline.list
+          every option in a line, and `keys`: every key
+      python -m pipeline --cfg job [...]
+          the configuration that a command line gives
+      python -m pipeline.replicates_needed
+          how many replicates a wanted standard error needs
+      python -m pipeline.replay
+          one fit again, compared bit by bit with its record
+      python -m pipeline.stages.STAGE
+          one stage: plan, generate, fit, aggregate, report, track
       README.md, docs/tutorial.md; Hydra's own flags: --hydra-help
 """
 
 
 def console() -> Console:
-    """Return where tables are printed: as wide as the terminal; a page where there is none."""
-    width = None if sys.stdout.isatty() else WIDTH
+    """Return what lays out tables: as wide as the terminal; without one, as COLUMNS says."""
+    columns = os.environ.get("COLUMNS", "")
+    given = int(columns) if columns.isdecimal() and int(columns) else WIDTH
+    width = None if sys.stdout.isatty() else given
     return Console(width=width, highlight=False, markup=False)
+
+
+def show(page: Console, what: Any = "", soft_wrap: bool = False) -> None:
+    """Print a text or a table without the blanks that fill its lines up."""
+    with page.capture() as captured:
+        page.print(what, soft_wrap=soft_wrap)
+    sys.stdout.write(re.sub(r" +$", "", captured.get(), flags=re.MULTILINE))
 
 
 def print_help() -> None:
     """Print how the command is used, with the groups and their options."""
     page = console()
-    page.print(USAGE, soft_wrap=True)
-    page.print("Groups, of which a command chooses options: group=option, or several as a list")
+    show(page, USAGE, soft_wrap=True)
+    show(page, "Groups, of which a command chooses options: group=option, or several as a list")
     groups = Table(show_header=False, box=None, padding=(0, 2))
     groups.add_column(no_wrap=True)
     groups.add_column(overflow="fold")
     for group in GROUPS:
         groups.add_row(group, ", ".join(options(group)))
-    page.print(groups)
-    page.print("\nKeys that are changed most, with examples of values")
-    page.print(MORE, soft_wrap=True)
+    show(page, groups)
+    show(page, "\nKeys that are changed most, with examples of values")
+    show(page, MORE, soft_wrap=True)
 
 
 def print_summary(plan: Plan, convergence: pd.DataFrame, folder: Path) -> None:
     """Print a line for each cell, and where to look next."""
     page = console()
-    page.print(_cells(plan, convergence))
+    show(page, _fitting(page, plan, convergence))
     left_out = len(convergence) - MOST_ROWS
     if left_out > 0:
-        page.print(f"  and {left_out:,} more cells: {folder / 'convergence.md'}")
-    page.print("\n".join(_next_steps(plan, folder)), soft_wrap=True)
+        show(page, f"  and {left_out:,} more cells: {folder / 'convergence.md'}")
+    show(page, "\n".join(_next_steps(plan, folder)), soft_wrap=True)
 
 
-def _cells(plan: Plan, convergence: pd.DataFrame) -> Table:
+def _fitting(page: Console, plan: Plan, convergence: pd.DataFrame) -> Table:
+    """Return the table of the cells with as much of it as the page is wide enough for."""
+    anywhere = page.options.update(width=1000)
+    for between in (", ", ",\n"):
+        table = _cells(plan, convergence, between)
+        if page.measure(table, options=anywhere).maximum <= page.width:
+            return table
+    return _cells(plan, convergence, None)
+
+
+def _cells(plan: Plan, convergence: pd.DataFrame, between: str | None) -> Table:
+    """Tabulate the cells, with `between` their outcomes.
+
+    None is for narrow pages: no intervals, and a count of failures for the outcomes.
+    """
+    narrow = between is None
     names = _labels(plan.cells)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for name in names:
         size = name == "sample_size"
-        table.add_column("n" if size else name, justify="right" if size else "left")
-    for name in ("fits", "converged", "median iterations", "95 % interval"):
-        table.add_column(name, justify="right")
-    table.add_column("ended as")
+        # A name that is too long ends in an ellipsis: it is not broken.
+        table.add_column(
+            "n" if size else name,
+            justify="right" if size else "left",
+            overflow="ellipsis",
+            no_wrap=size,
+        )
+    numbers = ("median iter.", "failed") if narrow else ("median iterations", "95 % interval")
+    for name in ("fits", "converged", *numbers):
+        table.add_column(name, justify="right", no_wrap=True)
+    if not narrow:
+        table.add_column("ended as")
     rows = convergence.set_index("cell")
     for cell in plan.cells[:MOST_ROWS]:
         row = rows.loc[cell.id]
-        low, high = row["n_iter_median_low"], row["n_iter_median_high"]
-        unknown = pd.isna(low) and pd.isna(high)
         table.add_row(
             *(str(getattr(cell, name)) for name in names),
             f"{row['n_fits']:,}",
             rounded(row["converged_share"], row["converged_share_mcse"]),
             rounded(row["n_iter_median"]),
-            MISSING if unknown else f"{rounded(low)} to {rounded(high)}",
-            ", ".join(_outcomes(row)),
+            *(
+                [_failed(row)]
+                if between is None
+                else [_interval(row), between.join(_outcomes(row))]
+            ),
         )
     return table
+
+
+def _failed(row: pd.Series) -> str:
+    return f"{sum(row[f'n_{name}'] for name in OUTCOMES if name not in NO_FAILURE):,}"
+
+
+def _interval(row: pd.Series) -> str:
+    low, high = row["n_iter_median_low"], row["n_iter_median_high"]
+    return MISSING if pd.isna(low) and pd.isna(high) else f"{rounded(low)} to {rounded(high)}"
 
 
 def _labels(cells: tuple[Cell, ...]) -> list[str]:

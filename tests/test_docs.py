@@ -136,7 +136,7 @@ def test_a_page_can_be_followed_from_its_top_to_its_end(name, fewest, workspace)
     done = subprocess.run(
         [sys.executable, "-c", PLAYER],
         cwd=workspace,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": ""},
         capture_output=True,
         text=True,
     )

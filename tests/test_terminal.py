@@ -6,10 +6,14 @@ from typing import get_args
 
 import pytest
 
+from pipeline import terminal
 from pipeline.config import CONF, defaults
 from pipeline.figures import FIGURES
+from pipeline.list import first_sentence
+from pipeline.list import main as list_main
 from pipeline.reference import GROUPS, keys, options
 from pipeline.schema import MEANING, Config
+from tests.factories import make_study
 
 STAGES = ("plan", "generate", "fit", "aggregate", "report", "track")
 
@@ -95,3 +99,84 @@ def test_without_a_stopping_rule_the_table_says_so(command):
     done = command("pipeline", "experiment=notebook", "tracking=none")
     assert "schedule.stop.rule=never" in done.stdout
     assert "max_iter 1" in done.stdout
+
+
+@pytest.fixture
+def narrow(monkeypatch, capsys):
+    """Return a function that gives what is printed into eighty columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def printed(function, *arguments):
+        function(*arguments)
+        return capsys.readouterr().out.splitlines()
+
+    return printed
+
+
+def test_help_and_lists_fit_into_eighty_columns(narrow):
+    for function, arguments in ((terminal.print_help, ()), (list_main, ([],))):
+        lines = narrow(function, *arguments)
+        assert max(map(len, lines)) <= 80
+        assert [line for line in lines if line != line.rstrip()] == []
+    assert max(map(len, (terminal.USAGE + terminal.MORE).splitlines())) <= 79
+
+
+def test_the_width_of_a_page_is_that_of_columns(monkeypatch):
+    for columns, width in (("93", 93), ("", 120), ("wide", 120), ("0", 120)):
+        monkeypatch.setenv("COLUMNS", columns)
+        assert terminal.console().width == width
+
+
+def test_the_table_after_a_run_fits_into_eighty_columns(narrow, monkeypatch, capsys, tmp_path):
+    study = make_study(
+        "mixture=[marron_wand_13_asymmetric_double_claw,notebook]", "model=[free]",
+        "init=[random_points,random_responsibilities]", "sample_sizes=[40,80]",
+        "replicates=3", "schedule.max_iter=20", "tracking=none",
+    )  # fmt: skip
+    table = study.convergence.copy()
+    table["n_degenerate_scale"], table["n_max_iter"] = 2, table["n_fits"] - 2
+    header, *rows = narrow(terminal.print_summary, study.plan, table, tmp_path)[:9]
+    assert header.split()[-5:] == ["fits", "converged", "median", "iter.", "failed"]
+    assert max(map(len, (header, *rows))) <= 80
+    assert all(len(row.split()) >= 6 and row.endswith(" 2") for row in rows)
+    assert rows[0].startswith("marron_wand_13") and "\N{HORIZONTAL ELLIPSIS}" in rows[0]
+    assert rows[4].startswith("notebook ")
+    for columns, joined in (
+        ("148", "degenerate_scale 2,"),
+        ("300", "degenerate_scale 2, max_iter 1"),
+    ):
+        monkeypatch.setenv("COLUMNS", columns)
+        terminal.print_summary(study.plan, table, tmp_path)
+        wide = capsys.readouterr().out.splitlines()
+        assert "95 % interval" in wide[0]
+        assert wide[1].startswith("marron_wand_13_asymmetric_double_claw ")
+        assert wide[1].endswith(joined)
+
+
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        (
+            "start * growth^2, ... until it is 1; EM. More.",
+            "start * growth^2, ... until it is 1; EM",
+        ),
+        ("One sentence. Another.", "One sentence"),
+        ("One alone.", "One alone"),
+        ("Cited, e.g. here, vol. 3. And on.", "Cited, e.g. here, vol. 3"),
+        ("By A. P. Dempster. Next.", "By A. P. Dempster"),
+        ("a, b, ... Then", "a, b, ... Then"),
+    ],
+)
+def test_a_sentence_ends_at_a_full_stop_before_a_capital(text, first):
+    assert first_sentence(text) == first
+
+
+def test_help_of_the_replay_and_of_stages_is_prose(command, workspace):
+    done = command("pipeline.replay", "--help")
+    assert done.returncode == 0, done.stderr
+    assert "python -m pipeline.replay experiment=NAME fit_id=ID" in done.stdout
+    done = command("pipeline.stages.track", "--help")
+    assert "Show the results of" in done.stdout
+    assert "Raises" not in done.stdout and "---" not in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 79
+    assert list(workspace.iterdir()) == []

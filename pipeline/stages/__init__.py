@@ -5,7 +5,9 @@ folder may be named instead, and without arguments the experiments of `params.ya
 """
 
 import inspect
+import re
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +25,9 @@ PARAMS = Path("params.yaml")
 RESULTS_DIR = "results"
 TIMINGS = "timings.parquet"
 
-ARGUMENTS = "[experiment=NAME] [results_dir=DIR] [FOLDER]   (default: those of params.yaml)"
+ARGUMENTS = """[experiment=NAME]
+           [results_dir=DIR] [FOLDER]   (default: those of params.yaml)"""
+LINE = 79  # characters of a line of help
 
 
 def params() -> dict[str, Any]:
@@ -78,13 +82,23 @@ def folders(arguments: Sequence[str]) -> list[Path]:
     return paths + [results_dir / name for name in names]
 
 
+def _prose(docstring: str) -> str:
+    """Return the paragraphs of a docstring before its first section, in lines for a terminal."""
+    text = re.split(r"\n\n[A-Z][\w ]*\n-+\n", docstring, maxsplit=1)[0]
+    return "\n\n".join(
+        textwrap.fill(paragraph, LINE, break_long_words=False, break_on_hyphens=False)
+        for paragraph in text.split("\n\n")
+    )
+
+
 def run(stage: Callable[[Path], None]) -> None:
     """Run a stage as a command on the folders that `sys.argv` names, and exit with its status."""
 
     def work() -> None:
         if {"-h", "--help"} & set(sys.argv):
-            print(f"{inspect.getdoc(sys.modules[stage.__module__])}\n\n{inspect.getdoc(stage)}")
-            print(f"\nusage: python -m pipeline.stages.{stage.__name__} {ARGUMENTS}")
+            for described in (sys.modules[stage.__module__], stage):
+                print(f"{_prose(inspect.getdoc(described) or '')}\n")
+            print(f"usage: python -m pipeline.stages.{stage.__name__} {ARGUMENTS}")
             return
         for folder in folders(sys.argv[1:]):
             with timed(stage.__name__, folder):
