@@ -12,11 +12,11 @@ from typing import Any
 
 from hydra.errors import HydraException
 
-from pipeline.collect import JOBS, collect
+from pipeline.collect import collect
 from pipeline.command import exit_status
 from pipeline.config import CONF, checked, compose
 from pipeline.errors import InputError
-from pipeline.plan import digest, read_plan
+from pipeline.plan import MULTIRUN, digest, read_plan
 from pipeline.planning import make_plan
 from pipeline.stages import timed
 from pipeline.tables import read_statistics
@@ -69,7 +69,7 @@ def job_folder(results_dir: str, experiment: str, overrides: str) -> Path:
     name = re.sub(r"[^A-Za-z0-9_.=,+-]+", "_", overrides) or "defaults"
     if name != overrides or len(name) > 80:
         name = f"{name[:80]}-{digest(overrides)[:8]}"
-    return Path(results_dir) / JOBS / name / experiment
+    return Path(results_dir) / MULTIRUN / name / experiment
 
 
 def multirun() -> None:

@@ -16,13 +16,12 @@ import pandas as pd
 from pipeline.command import exit_status
 from pipeline.errors import InputError
 from pipeline.files import atomic_write, write_text
-from pipeline.plan import FILE, Plan, read_plan
+from pipeline.plan import FILE, MULTIRUN, Plan, read_plan
 from pipeline.stages import RESULTS_DIR
 from pipeline.tables import STATISTICS, read_statistics
 
 log = logging.getLogger(__name__)
 
-JOBS = "multirun"
 OVERRIDE = "override/"
 
 
@@ -60,7 +59,7 @@ def _overrides(plan: Plan) -> list[tuple[str, str]]:
 
 def collect(results_dir: Path) -> Path:
     """Write the table of a results folder's multirun; return its path."""
-    place = results_dir / JOBS
+    place = results_dir / MULTIRUN
     table = collected(place)
     path = place / STATISTICS
     with atomic_write(path) as temporary:

@@ -17,6 +17,7 @@ from pipeline.files import write_text
 from pipeline.observed import observed_key, read_observed
 
 FILE = "plan.yaml"
+MULTIRUN = "multirun"  # folder of the jobs of sweeps, in the results folder
 # Where and how fast the work is done, and where it is shown, decides no number.
 NOT_CONTENT = ("executor", "tracking", "store_dir")
 

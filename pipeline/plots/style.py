@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 STYLE = {
     "axes.grid": True,
@@ -114,13 +114,10 @@ def iteration_axis(axes: Axes, last: float, logarithmic_from: float = 100.0) -> 
         axes.set_xlim(-0.02 * max(last, 1.0), 1.02 * max(last, 1.0))
 
 
-def log_axis(axes: Axes, which: str = "y", *, short: bool = False) -> None:
-    """Make an axis logarithmic with plain labels; a `short` one is labelled within decades too."""
+def log_axis(axes: Axes, which: str = "y") -> None:
+    """Make an axis logarithmic with plain labels."""
     axis = axes.yaxis if which == "y" else axes.xaxis
     (axes.set_yscale if which == "y" else axes.set_xscale)("log")
-    if short:
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(power_of_ten))
     axis.set_minor_formatter(FuncFormatter(lambda _value, _position: ""))
 

@@ -8,12 +8,11 @@ from typing import Any
 
 import yaml
 
-from pipeline.plan import FILE
+from pipeline.plan import FILE, MULTIRUN
 from pipeline.report.environment import ENVIRONMENT
 from pipeline.report.heading import changes, question_is_of_base
 
 PAGE = "report.html"
-MULTIRUN = "multirun"
 COUNTS = (
     "n_cells",
     "n_fits",
