@@ -2,6 +2,7 @@
 
 import os
 import platform
+import sys
 
 # numpy's AVX-512 exp and log differ in the last bit from its other code paths; the files that the
 # pipeline writes must not depend on the CPU. Read by numpy at its first import.
@@ -12,3 +13,10 @@ if platform.machine() in {"x86_64", "AMD64"}:
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
+
+# So Python calls the program while it looks for the module of `python -m`. The imports of a command
+# take a second, in which Ctrl-C would be answered by a traceback.
+if sys.argv[:1] == ["-m"]:
+    from pipeline.command import leave_when_interrupted
+
+    leave_when_interrupted()

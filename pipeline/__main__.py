@@ -13,7 +13,7 @@ from typing import Any
 from hydra.errors import HydraException
 
 from pipeline.collect import collect
-from pipeline.command import exit_status
+from pipeline.command import run_command
 from pipeline.config import CONF, checked, compose
 from pipeline.errors import InputError
 from pipeline.plan import MULTIRUN, digest, read_plan
@@ -132,4 +132,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status(lambda: main(sys.argv[1:])))
+    run_command(lambda: main(sys.argv[1:]))

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.command import exit_status
+from pipeline.command import run_command
 from pipeline.errors import InputError
 from pipeline.files import atomic_write, write_text
 from pipeline.plan import FILE, MULTIRUN, Plan, read_plan
@@ -84,4 +84,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status(lambda: main(sys.argv[1:])))
+    run_command(lambda: main(sys.argv[1:]))

@@ -5,6 +5,8 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
+from typing import NoReturn
 
 from pipeline.errors import ClusterError, InputError, TrackingError
 
@@ -14,29 +16,64 @@ EXIT_TRACKING = 3
 EXIT_INTERRUPTED = 130
 
 
+def _leave(*_: object) -> NoReturn:
+    line = "interrupted: finished blocks are kept; the same command goes on from there"
+    print(line, file=sys.stderr, flush=True)
+    # Threads in compiled code cannot be stopped; files appear whole or not at all.
+    os._exit(EXIT_INTERRUPTED)
+
+
+def leave_when_interrupted() -> None:
+    """End with a line and the status of an interruption while a command is still being imported."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _leave)
+
+
+def run_command(work: Callable[[], int | None]) -> NoReturn:
+    """Do a command's work and exit with its status."""
+    status = exit_status(work)
+    # All is written: an interpreter that is interrupted while it tidies up would end with another
+    # status than that of the work.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(status)
+
+
 def exit_status(work: Callable[[], int | None]) -> int:
     """Do the work and return its status; tell errors that are the user's in a line or two."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for noisy in ("alembic", "mlflow", "numba", "matplotlib", "PIL"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interrupted = False
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal interrupted
+        interrupted = True
+        signal.default_int_handler(number, frame)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
     try:
         return work() or 0
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_INPUT
-    except TrackingError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_TRACKING
-    except ClusterError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_ERROR
-    except OSError as error:
-        where = f": {error.filename}" if error.filename else ""
-        print(f"error: {error.strerror or error}{where}", file=sys.stderr)
-        return EXIT_ERROR
-    except KeyboardInterrupt:
-        line = "interrupted: finished blocks are kept; the same command goes on from there"
-        print(line, file=sys.stderr, flush=True)
-        # Threads in compiled code cannot be stopped; files appear whole or not at all.
-        os._exit(EXIT_INTERRUPTED)
+    except BaseException as error:
+        # Libraries answer an interruption with errors of their own.
+        if interrupted or isinstance(error, KeyboardInterrupt):
+            _leave()
+        match error:
+            case InputError():
+                status = EXIT_INPUT
+            case TrackingError():
+                status = EXIT_TRACKING
+            case ClusterError() | OSError():
+                status = EXIT_ERROR
+            case _:
+                raise
+        print(f"error: {_line(error)}", file=sys.stderr)
+        return status
+
+
+def _line(error: BaseException) -> str:
+    if not isinstance(error, OSError):
+        return str(error)
+    where = f": {error.filename}" if error.filename else ""
+    return f"{error.strerror or error}{where}"

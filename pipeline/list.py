@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.command import exit_status
+from pipeline.command import run_command
 from pipeline.errors import InputError
 from pipeline.reference import GROUPS, figures, keys, markdown, options
 from pipeline.terminal import console, show
@@ -75,4 +75,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status(lambda: main(sys.argv[1:])))
+    run_command(lambda: main(sys.argv[1:]))

@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 
 from pipeline.blocks import fit_block
-from pipeline.command import EXIT_ERROR, exit_status
+from pipeline.command import EXIT_ERROR, run_command
 from pipeline.core.random import key_from_hex
 from pipeline.core.sampling import draw
 from pipeline.errors import InputError
@@ -117,4 +117,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status(lambda: main(sys.argv[1:])))
+    run_command(lambda: main(sys.argv[1:]))

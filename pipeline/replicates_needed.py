@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import chi2
 
-from pipeline.command import exit_status
+from pipeline.command import run_command
 from pipeline.errors import InputError
 from pipeline.plan import read_plan
 from pipeline.stages import folders
@@ -190,4 +190,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status(lambda: main(sys.argv[1:])))
+    run_command(lambda: main(sys.argv[1:]))

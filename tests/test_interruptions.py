@@ -101,6 +101,53 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(end, tmp_path, undis
     assert {name for name in whole if name.startswith(".cells/")} - {".cells/lock"} <= stored
 
 
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_a_command_that_is_still_being_imported_ends_with_the_line_too(end):
+    with subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", "pipeline.list"],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as run:
+        for line in run.stderr:
+            if line.endswith("pipeline\n"):
+                break
+        run.send_signal(end)
+        told = run.stderr.read()
+    assert run.returncode == 130
+    assert "interrupted: " in told
+    assert "Traceback" not in told
+
+
+@pytest.mark.parametrize("work", ["lambda: None", "lambda: 3"])
+def test_an_interruption_after_the_work_leaves_its_status(work):
+    program = (
+        "import atexit, os, signal\n"
+        "atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))\n"
+        f"from pipeline.command import run_command\nrun_command({work})\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (run.returncode, run.stderr) == (eval(work)() or 0, "")
+
+
+def test_an_interruption_that_a_library_answers_with_another_error_is_one():
+    program = (
+        "import os, signal\nfrom pipeline.command import run_command\n"
+        "def work():\n"
+        "    try:\n        os.kill(os.getpid(), signal.SIGINT)\n"
+        "    finally:\n        unbound\n"
+        "run_command(work)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 130
+    assert run.stderr.startswith("interrupted: ")
+
+
 def test_a_full_disk_is_told_and_nothing_is_lost(tmp_path, undisturbed):
     whole, _ = undisturbed
     folder = tmp_path / "study"

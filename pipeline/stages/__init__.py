@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from pipeline.command import exit_status
+from pipeline.command import run_command
 from pipeline.errors import InputError
 from pipeline.files import atomic_write
 
@@ -104,7 +104,7 @@ def run(stage: Callable[[Path], None]) -> None:
             with timed(stage.__name__, folder):
                 stage(folder)
 
-    sys.exit(exit_status(work))
+    run_command(work)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.command import exit_status
+from pipeline.command import run_command
 from pipeline.config import compose
 from pipeline.errors import InputError
 from pipeline.plan import Plan, write_plan
@@ -62,4 +62,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status(main))
+    run_command(main)

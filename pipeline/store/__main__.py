@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
-from pipeline.command import EXIT_ERROR, exit_status
+from pipeline.command import EXIT_ERROR, run_command
 from pipeline.errors import InputError
 from pipeline.locks import Locks
 from pipeline.plan import FILE, read_plan
@@ -169,4 +169,4 @@ def _parsed(arguments: Sequence[str]) -> tuple[str, Path, list[Path], bool]:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status(lambda: main(sys.argv[1:])))
+    run_command(lambda: main(sys.argv[1:]))
