@@ -4,11 +4,12 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from threading import BoundedSemaphore
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,7 +24,6 @@ from pipeline.store import (
     Block,
     blocks_of_shard,
     folder_of,
-    is_stored,
     missing_blocks,
     stored_blocks,
     write_block,
@@ -31,6 +31,8 @@ from pipeline.store import (
 
 log = logging.getLogger(__name__)
 
+# Threads for each worker: they wait for the disk, or for their turn at computing.
+WRITERS = 4
 FIRST_LOOK, LAST_LOOK = 0.1, 5.0  # seconds between looks at what another run is computing
 
 # The samples of a block's replicates, shape (replicates, sample_size); None: the population.
@@ -78,25 +80,42 @@ def drawn_samples(plan: Plan) -> Samples:
 
 
 def compute_block(
-    plan: Plan, task: Task, samples: Samples, store: Path, locks: Locks, mapping: Mapping = map
+    plan: Plan,
+    task: Task,
+    samples: Samples,
+    store: Path,
+    locks: Locks,
+    mapping: Mapping = map,
+    turn: AbstractContextManager[Any] | None = None,
 ) -> float | None:
     """Compute a block into the store.
+
+    Parameters
+    ----------
+    turn
+        Held while computing, not while writing.
 
     Returns
     -------
     float or None
-        Seconds; None if another process is computing some of these replicates.
+        Seconds; None if another process is computing some of these replicates, or has since they
+        were found missing.
     """
     cell, block = task
-    began = time.perf_counter()
     with locks.claim(cell.content, block.first, block.stop) as mine:
         if not mine:
             return None
-        if is_stored(folder := folder_of(store, cell.content), block):
-            return 0.0  # another process has finished it since it was found missing
-        fits, traces = fit_block(plan, cell, samples(cell, block), block, mapping)
+        # What other processes have finished since the block was found missing.
+        stored = stored_blocks(folder := folder_of(store, cell.content))
+        if block in stored:
+            return 0.0
+        if any(block.overlaps(other) for other in stored):
+            return None
+        with turn or nullcontext():
+            began = time.perf_counter()
+            fits, traces = fit_block(plan, cell, samples(cell, block), block, mapping)
         write_block(folder, block, fits, traces)
-    return time.perf_counter() - began
+        return time.perf_counter() - began
 
 
 # POSIX locks belong to a process, and end when any of its descriptors of the file is closed.
@@ -192,14 +211,17 @@ def _threads(plan: Plan, samples: Samples, store: Path) -> Iterator[Execute]:
     """Yield what executes tasks on a pool of threads."""
     # The points of one large sample are shared out too.
     helpers = ThreadPoolExecutor(plan.workers)
-    pool = ThreadPoolExecutor(plan.workers)
+    # More threads than take turns at computing: a file that is on the disk takes milliseconds.
+    in_flight = WRITERS * plan.workers
+    pool = ThreadPoolExecutor(in_flight)
+    turn = BoundedSemaphore(plan.workers)
     locks = Locks(store)
 
     def work(task: Task) -> float | None:
-        return compute_block(plan, task, samples, store, locks, helpers.map)
+        return compute_block(plan, task, samples, store, locks, helpers.map, turn)
 
     try:
-        yield lambda tasks: _in_flight(pool, work, tasks, 2 * plan.workers)
+        yield lambda tasks: _in_flight(pool, work, tasks, in_flight)
     finally:
         # After an interruption nobody waits for the blocks in hand.
         pool.shutdown(wait=False, cancel_futures=True)

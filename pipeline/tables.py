@@ -189,7 +189,8 @@ def write_part(path: Path, tables: Iterable[pa.Table], schema: pa.Schema, cell: 
     with (
         atomic_write(path) as temporary,
         # Without dictionaries, as numbers hardly repeat: the file is smaller and sooner written.
-        pq.ParquetWriter(temporary, schema, compression="zstd", use_dictionary=False) as writer,
+        # With lz4 it is an eighth larger than with zstd, and written and read in half the time.
+        pq.ParquetWriter(temporary, schema, compression="lz4", use_dictionary=False) as writer,
     ):
         waiting: list[pa.Table] = []
         rows = 0

@@ -9,11 +9,11 @@ from threading import Timer
 import pandas as pd
 import pytest
 
-from pipeline.computing import Shard, complete, drawn_samples
+from pipeline.computing import Shard, Task, complete, compute_block, drawn_samples
 from pipeline.config import compose
 from pipeline.locks import Locks
 from pipeline.planning import make_plan
-from pipeline.store import folder_of, stored_blocks
+from pipeline.store import Block, folder_of, stored_blocks
 from tests.conftest import ROOT
 
 CONTENT = "0" * 55 + "123456789"
@@ -146,3 +146,15 @@ def test_what_a_killed_run_was_computing_is_taken_up(workspace, caplog):
     killer.join()
     holder.wait()
     holder.stdin.close(), holder.stdout.close()
+
+
+def test_what_a_smaller_run_has_finished_meanwhile_is_not_computed_again(workspace):
+    small, large = (make_plan(compose([*STUDY, f"replicates={n}"]))[0] for n in (5, 20))
+    (cell, *_), store = large.cells, Path(large.config["store_dir"])
+    locks = Locks(store)
+    block = Block(0, 20, 0, 1)  # found missing by the larger run
+    complete(small, drawn_samples(small))
+    assert compute_block(large, Task(cell, block), drawn_samples(large), store, locks) is None
+    locks.close()
+    stored = complete(large, drawn_samples(large))
+    assert sorted(stored.blocks[cell.content]) == [Block(0, 5, 0, 1), Block(5, 20, 0, 1)]

@@ -1,5 +1,7 @@
 """Stage `fit`: run EM on every block that the store lacks, and assemble `fits/` and `traces/`."""
 
+import logging
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -7,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.blocks import block_size
-from pipeline.computing import Samples, complete
+from pipeline.computing import WRITERS, Samples, complete
 from pipeline.core.random import key_from_hex
 from pipeline.core.sampling import draw
 from pipeline.errors import InputError
 from pipeline.plan import Cell, DataSet, Plan, read_plan, read_planned, truth
 from pipeline.stages import record_timings, run
-from pipeline.store import Block, assembled, folder_of
+from pipeline.store import Block, DamagedBlockError, assembled, folder_of
 from pipeline.tables import (
     FITS,
     TRACES,
@@ -24,13 +26,22 @@ from pipeline.tables import (
     write_part,
 )
 
+log = logging.getLogger(__name__)
+
 
 def fit(folder: Path) -> None:
     """Complete the store and write the `fits/` and `traces/` of a results folder."""
     plan = read_plan(folder)
-    stored = complete(plan, written_samples(plan, folder))
-    record_timings(folder, "fit", [("block", cell, seconds) for cell, seconds in stored.timings])
-    _assemble(plan, folder, Path(plan.config["store_dir"]), stored.blocks)
+    samples = written_samples(plan, folder)
+    timings: list[tuple[str, float]] = []
+    cells = list(enumerate(plan.cells))
+    while cells:
+        stored = complete(plan, samples)
+        timings += stored.timings
+        # A block is read once, to be assembled; one that is damaged is computed again.
+        cells = _assemble(plan, folder, cells, stored.blocks)
+    remove_other_parts(folder, plan)
+    record_timings(folder, "fit", [("block", cell, seconds) for cell, seconds in timings])
 
 
 def belongs(samples: np.ndarray, data: DataSet, plan: Plan) -> bool:
@@ -79,25 +90,40 @@ def written_samples(plan: Plan, folder: Path) -> Samples:
     return samples
 
 
-def _assemble(plan: Plan, folder: Path, store: Path, blocks: dict[str, list[Block]]) -> None:
-    """Write the data sets from the store, one part per cell."""
+def _assemble(
+    plan: Plan, folder: Path, cells: Sequence[tuple[int, Cell]], blocks: dict[str, list[Block]]
+) -> list[tuple[int, Cell]]:
+    """Write the data sets from the store, one part per cell.
+
+    Returns
+    -------
+    list of (place in the plan, cell)
+        The cells of which a stored block was damaged; it is removed.
+    """
+    store = Path(plan.config["store_dir"])
     n_components = plan.n_components
     schemas = {
         FITS: fits_schema(n_components, plan.has_population, plan.config["measures"]),
         TRACES: traces_schema(n_components),
     }
 
-    def write(part: tuple[int, Cell, str]) -> None:
-        index, cell, table = part
+    def write(part: tuple[int, Cell]) -> bool:
+        index, cell = part
         where, size = folder_of(store, cell.content), block_size(plan, cell)
-        rows = assembled(where, blocks[cell.content], cell.replicates, cell.starts, table, size)
-        write_part(folder / table / part_name(index, cell), rows, schemas[table], cell)
+        try:
+            for table, schema in schemas.items():
+                read = blocks[cell.content], cell.replicates, cell.starts, table, size
+                path = folder / table / part_name(index, cell)
+                write_part(path, assembled(where, *read), schema, cell)
+        except DamagedBlockError as error:
+            log.warning("stored block %s is damaged: computed again", error.path)
+            error.path.unlink(missing_ok=True)
+            return False
+        return True
 
-    parts = [(index, cell, table) for index, cell in enumerate(plan.cells) for table in schemas]
-    with ThreadPoolExecutor(plan.workers) as pool:
-        for _ in pool.map(write, parts):
-            pass
-    remove_other_parts(folder, plan)
+    with ThreadPoolExecutor(WRITERS * plan.workers) as pool:
+        written = list(pool.map(write, cells))
+    return [part for part, done in zip(cells, written, strict=True) if not done]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """The content-addressed store of finished blocks of fits, and what is still missing from it."""
 
-import logging
 import re
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
@@ -13,8 +12,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.files import atomic_write
-
-log = logging.getLogger(__name__)
 
 BLOCK_NAME = re.compile(r"r(\d+)-(\d+)-s(\d+)-(\d+)\.fits\.parquet")
 
@@ -35,6 +32,24 @@ class Block(NamedTuple):
     def n_fits(self) -> int:
         """The number of fits in the block."""
         return (self.stop - self.first) * (self.stop_start - self.first_start)
+
+    def overlaps(self, other: "Block") -> bool:
+        """Tell whether the blocks have fits in common."""
+        return (
+            max(self.first, other.first) < min(self.stop, other.stop)
+            and max(self.first_start, other.first_start) < min(self.stop_start, other.stop_start)
+        )  # fmt: skip
+
+
+class DamagedBlockError(Exception):
+    """A stored block cannot be read, or is not what its name says: `path` is the file that counts.
+
+    It never leaves the pipeline: such a block is computed again.
+    """
+
+    def __init__(self, path: Path, reason: str):
+        super().__init__(f"{path}: {reason}")
+        self.path = path
 
 
 def folder_of(store: Path, content: str) -> Path:
@@ -58,25 +73,26 @@ def write_block(folder: Path, block: Block, fits: pa.Table, traces: pa.Table) ->
             )
 
 
-def is_stored(folder: Path, block: Block) -> bool:
-    """Tell whether a block of this name has been written."""
-    return _path(folder, block, "fits").exists()
-
-
 def read_table(folder: Path, block: Block, table: str) -> pa.Table:
     """Read the `fits` or `traces` of a stored block.
 
     Raises
     ------
-    OSError, pyarrow.ArrowException
+    DamagedBlockError
         If the file is damaged, or is another block's.
     """
     path = _path(folder, block, table)
-    # ParquetFile rather than read_table: the latter takes folder names for partition keys.
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
-        rows = file.read()
+    try:
+        # ParquetFile rather than read_table: the latter takes folder names for partition keys.
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            rows = file.read(use_threads=False)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())
+        raise DamagedBlockError(_path(folder, block, "fits"), reason) from error
     if (rows.schema.metadata or {}).get(NAME.encode()) != f"{folder.name}/{path.name}".encode():
-        raise OSError("not the block that its name says")
+        raise DamagedBlockError(_path(folder, block, "fits"), "not the block that its name says")
+    if table == "fits" and rows.num_rows != block.n_fits:
+        raise DamagedBlockError(path, f"{rows.num_rows} rows, not {block.n_fits}")
     return rows.replace_schema_metadata()
 
 
@@ -88,29 +104,18 @@ def contents(store: Path) -> list[Path]:
 def damage(folder: Path, block: Block) -> str | None:
     """Read a block and return what is wrong with it, None if it is whole."""
     try:
-        n_rows = read_table(folder, block, "fits").num_rows
+        read_table(folder, block, "fits")
         read_table(folder, block, "traces")
-    except (OSError, ValueError, pa.ArrowException) as error:
-        return f"{_path(folder, block, 'fits')}: {' '.join(str(error).split())}"
-    if n_rows != block.n_fits:
-        return f"{_path(folder, block, 'fits')}: {n_rows} rows, not {block.n_fits}"
+    except DamagedBlockError as error:
+        return str(error)
     return None
 
 
 def stored_blocks(folder: Path) -> list[Block]:
-    """Return the blocks of a cell that are stored and whole; a damaged one is removed."""
-    blocks = []
-    for path in sorted(folder.glob("*.fits.parquet")):
-        match = BLOCK_NAME.fullmatch(path.name)
-        if match is None:
-            continue
-        block = Block(*map(int, match.groups()))
-        if damage(folder, block) is None:
-            blocks.append(block)
-        else:
-            log.warning("stored block %s is damaged: computed again", path)
-            path.unlink(missing_ok=True)
-    return blocks
+    """Return the blocks of a cell that are stored; who reads them sees whether they are whole."""
+    names = sorted(path.name for path in folder.glob("*.fits.parquet"))
+    found = map(BLOCK_NAME.fullmatch, names)
+    return [Block(*map(int, match.groups())) for match in found if match]
 
 
 def missing_blocks(
@@ -156,12 +161,22 @@ def _runs(rows: np.ndarray) -> Iterator[tuple[int, int]]:
 def assembled(
     folder: Path, blocks: list[Block], replicates: int, starts: int, table: str, size: int
 ) -> Iterator[pa.Table]:
-    """Yield the rows of a cell in order, `size` replicates at a time, whatever its blocks."""
+    """Yield the rows of a cell in order, `size` replicates at a time, whatever its blocks.
+
+    Raises
+    ------
+    DamagedBlockError
+        If a block is not whole.
+    """
     keys = ["replicate", "start"] + (["iteration"] if table == "traces" else [])
     for first in range(0, replicates, size):
         stop = min(first + size, replicates)
-        window = [b for b in blocks if b.first < stop and first < b.stop and b.first_start < starts]
-        rows = pa.concat_tables(read_table(folder, block, table) for block in window)
+        wanted = Block(first, stop, 0, starts)
+        if wanted in blocks:
+            yield read_table(folder, wanted, table)
+            continue
+        parts = (read_table(folder, block, table) for block in blocks if block.overlaps(wanted))
+        rows = pa.concat_tables(parts)
         inside = pc.and_(
             pc.and_(
                 pc.greater_equal(rows["replicate"], first),
@@ -169,4 +184,16 @@ def assembled(
             ),
             pc.less(rows["start"], starts),
         )
-        yield rows.filter(inside).sort_by([(key, "ascending") for key in keys]).combine_chunks()
+        rows = rows.filter(inside).sort_by([(key, "ascending") for key in keys]).combine_chunks()
+        yield rows.filter(_first_of_equals(rows.select(keys)))
+
+
+def _first_of_equals(keys: pa.Table) -> np.ndarray:
+    """Tell which rows of sorted keys are not their predecessor again, shape (rows,).
+
+    Runs of other sizes at the same time may have stored a fit twice, in blocks that overlap.
+    """
+    columns = [column.to_numpy() for column in keys.columns]
+    new = np.ones(keys.num_rows, bool)
+    new[1:] = np.logical_or.reduce([column[1:] != column[:-1] for column in columns])
+    return new
