@@ -1,4 +1,4 @@
-"""The page that the benchmarks write: `docs/performance.md`, section by section."""
+"""The pages that the benchmarks write, section by section."""
 
 import os
 import platform
@@ -9,14 +9,14 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "performance.md"
 
 
-def write_section(name: str, text: str) -> None:
+def write_section(name: str, text: str, page: Path = PAGE) -> None:
     """Replace what stands between the comments `<!-- name -->` and `<!-- end of name -->`."""
     first, last = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
-    before, _, rest = PAGE.read_text("utf-8").partition(first)
+    before, _, rest = page.read_text("utf-8").partition(first)
     _, found, after = rest.partition(last)
     if not found:
-        raise ValueError(f"{PAGE}: needs the lines {first.strip()} and {last}")
-    PAGE.write_text(f"{before}{first}{text.strip()}\n{last}{after}", "utf-8")
+        raise ValueError(f"{page}: needs the lines {first.strip()} and {last}")
+    page.write_text(f"{before}{first}{text.strip()}\n{last}{after}", "utf-8")
 
 
 def table(header: str, rows: Iterable[str]) -> str:

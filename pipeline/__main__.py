@@ -46,9 +46,6 @@ def run_shard(config: dict[str, Any]) -> None:
 
 def run_stages(config: dict[str, Any], folder: Path, overrides: Sequence[str] = ()) -> None:
     """Run every stage on a checked configuration, into one results folder."""
-    if config["shard"] is not None:
-        run_shard(config)
-        return
     from pipeline.stages.aggregate import aggregate
     from pipeline.stages.fit import fit
     from pipeline.stages.generate import generate
@@ -62,6 +59,14 @@ def run_stages(config: dict[str, Any], folder: Path, overrides: Sequence[str] = 
             stage(folder)
     made = read_plan(folder)
     print_summary(made, read_statistics(folder, made), folder)
+
+
+def run(config: dict[str, Any], folder: Path, overrides: Sequence[str]) -> None:
+    """Do what a checked configuration says."""
+    if config["shard"] is None:
+        run_stages(config, folder, overrides)
+    else:
+        run_shard(config)
 
 
 def job_folder(results_dir: str, experiment: str, overrides: str) -> Path:
@@ -86,7 +91,7 @@ def multirun() -> None:
         if settings.mode == RunMode.MULTIRUN:
             name = settings.job.override_dirname
             folder = job_folder(config["results_dir"], config["experiment"], name)
-        run_stages(config, folder, list(settings.overrides.task))
+        run(config, folder, list(settings.overrides.task))
 
     job()
 
@@ -113,7 +118,7 @@ def main(arguments: Sequence[str]) -> None:
         return
     if not HYDRA_FLAGS & set(arguments):
         config = compose(arguments)
-        run_stages(config, Path(config["results_dir"]) / config["experiment"], arguments)
+        run(config, Path(config["results_dir"]) / config["experiment"], arguments)
         return
     if {"-m", "--multirun"} & set(arguments):
         # Every job is checked before the first one runs, and before Hydra makes a folder.

@@ -15,10 +15,8 @@ import numpy as np
 
 from pipeline.blocks import block_size, fit_block
 from pipeline.core.evaluation import Mapping
-from pipeline.core.random import key_from_hex
-from pipeline.core.sampling import draw
 from pipeline.locks import Locks
-from pipeline.plan import Cell, Plan, read_planned, truth
+from pipeline.plan import Cell, Plan, draw_planned, read_planned
 from pipeline.progress import progress
 from pipeline.store import (
     Block,
@@ -71,10 +69,7 @@ def drawn_samples(plan: Plan) -> Samples:
             return read_planned(data, plan.config["observed"][data.observed])[None, :]
         if data.file is None:
             return None
-        mixture = plan.config["mixture"][data.mixture]
-        replicates = np.arange(block.first, block.stop)
-        key, parameters = key_from_hex(data.key), truth(mixture)
-        return draw(key, replicates, data.n_points, *parameters, mixture["allocation"])
+        return draw_planned(plan, data, range(block.first, block.stop))
 
     return samples
 

@@ -14,9 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.command import run_command
+from pipeline.console import console, show
 from pipeline.errors import InputError
 from pipeline.reference import GROUPS, figures, keys, markdown, options
-from pipeline.terminal import console, show
 
 FIGURES, KEYS = "figures", "keys"
 

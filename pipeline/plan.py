@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import numpy as np
 import yaml
 
 from pipeline.core.mixture import Parameters
+from pipeline.core.random import key_from_hex
+from pipeline.core.sampling import draw
 from pipeline.errors import InputError
 from pipeline.files import write_text
 from pipeline.observed import observed_key, read_observed
@@ -119,6 +122,27 @@ def digest(value: Any) -> str:
 def matches(cell: Cell, where: dict[str, Any] | None) -> bool:
     """Tell whether a cell is one that a partial cell describes; None describes all."""
     return all(getattr(cell, key) == value for key, value in (where or {}).items())
+
+
+def draw_planned(
+    plan: "Plan",
+    data: DataSet,
+    replicates: Sequence[int] | np.ndarray,
+    sample_size: int | None = None,
+    positions: range | None = None,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Draw samples of a data set of the plan, shape (replicates, its n or `sample_size`).
+
+    Parameters
+    ----------
+    positions, out
+        As for `pipeline.core.sampling.draw`.
+    """
+    mixture = plan.config["mixture"][data.mixture]
+    n = data.n_points if sample_size is None else sample_size
+    key, parameters = key_from_hex(data.key), truth(mixture)
+    return draw(key, replicates, n, *parameters, mixture["allocation"], positions, out)
 
 
 def read_planned(data: DataSet, observed: dict[str, Any]) -> np.ndarray:

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
 from rich.table import Table
 from scipy.stats import chi2
 
 from pipeline.command import run_command
+from pipeline.console import console, show
 from pipeline.errors import InputError
 from pipeline.plan import read_plan
 from pipeline.stages import folders
@@ -118,7 +118,7 @@ def _shown(convergence: pd.DataFrame, statistic: str, wanted: float) -> Table:
     title = f"replicates for an MCSE of {wanted:g} of {statistic}"
     table = Table(title=title, show_footer=True)
     most = found["needed"].max()
-    table.add_column("cell", "in every cell")
+    table.add_column("cell", "in every cell", overflow="fold")
     table.add_column("replicates", justify="right")
     table.add_column("with a value", justify="right")
     table.add_column(statistic, justify="right")
@@ -166,9 +166,9 @@ def main(arguments: Sequence[str]) -> int:
             f"{where[0]}: no statistic has a standard error; allowed: a pilot of two replicates "
             "or more"
         )
-    console = Console(width=None if sys.stdout.isatty() else WIDTH, markup=False, highlight=False)
+    page = console(WIDTH)
     if not options:
-        console.print(_listed(convergence))
+        show(page, _listed(convergence))
         return 0
     wanted, statistic = _wanted(options["mcse"]), options["statistic"]
     if statistic not in _statistics(convergence):
@@ -176,15 +176,16 @@ def main(arguments: Sequence[str]) -> int:
             f"statistic: got {statistic!r}; allowed: one that has an MCSE, as listed by "
             f"python -m pipeline.replicates_needed {' '.join(map(str, where))}"
         )
-    console.print(_shown(convergence, statistic, wanted))
+    show(page, _shown(convergence, statistic, wanted))
     if is_share(statistic):
         most = most_for_a_share(*_sizes(convergence, statistic), wanted)
         if not math.isnan(most):
-            console.print(f"A share never needs more than {most:,.0f} replicates.")
-    console.print(
+            show(page, f"A share never needs more than {most:,.0f} replicates.")
+    show(
+        page,
         f"{MISSING}: the pilot has no MCSE, or its values do not differ. The range is that of the "
         "pilot's variance, for values that are normal. Replicates without a value are taken to be "
-        "as frequent as in the pilot."
+        "as frequent as in the pilot.",
     )
     return 0
 

@@ -1,22 +1,18 @@
 """What the terminal shows: the help of the command, and a study's results in a short table."""
 
-import os
-import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.console import console, show
 from pipeline.plan import Cell, Plan
 from pipeline.reference import GROUPS, options
 from pipeline.statistics.presentation import MISSING, rounded
 from pipeline.tables import LABELS, OUTCOMES
 
-WIDTH = 120  # of what does not go to a terminal, without COLUMNS
 MOST_ROWS = 24
 NO_FAILURE = ("converged", "max_iter")
 USAGE = """\
@@ -60,21 +56,6 @@ More: python -m pipeline.list
           one stage: plan, generate, fit, aggregate, report, track
       README.md, docs/tutorial.md; Hydra's own flags: --hydra-help
 """
-
-
-def console() -> Console:
-    """Return what lays out tables: as wide as the terminal; without one, as COLUMNS says."""
-    columns = os.environ.get("COLUMNS", "")
-    given = int(columns) if columns.isdecimal() and int(columns) else WIDTH
-    width = None if sys.stdout.isatty() else given
-    return Console(width=width, highlight=False, markup=False)
-
-
-def show(page: Console, what: Any = "", soft_wrap: bool = False) -> None:
-    """Print a text or a table without the blanks that fill its lines up."""
-    with page.capture() as captured:
-        page.print(what, soft_wrap=soft_wrap)
-    sys.stdout.write(re.sub(r" +$", "", captured.get(), flags=re.MULTILINE))
 
 
 def print_help() -> None:

@@ -109,8 +109,9 @@ def test_without_a_statistic_the_command_lists_what_there_is(table, capsys):
     assert 0 < len(there) < errors.shape[1]  # nothing converged
 
 
-def test_the_command_knows_the_replicates_behind_a_statistic(workspace, capsys):
+def test_the_command_knows_the_replicates_behind_a_statistic(workspace, capsys, monkeypatch):
     """Of the first cell's nine replicates three have no Wald standard error."""
+    monkeypatch.setenv("COLUMNS", "160")
     study = make_study(*STUDY)
     k = study.plan.n_components
     fits = study.fits.assign(**{f"se_{name}": 0.4 for name in parameter_columns(k)})

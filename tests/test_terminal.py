@@ -8,6 +8,7 @@ import pytest
 
 from pipeline import terminal
 from pipeline.config import CONF, defaults
+from pipeline.console import console
 from pipeline.figures import FIGURES
 from pipeline.list import first_sentence
 from pipeline.list import main as list_main
@@ -124,7 +125,7 @@ def test_help_and_lists_fit_into_eighty_columns(narrow):
 def test_the_width_of_a_page_is_that_of_columns(monkeypatch):
     for columns, width in (("93", 93), ("", 120), ("wide", 120), ("0", 120)):
         monkeypatch.setenv("COLUMNS", columns)
-        assert terminal.console().width == width
+        assert console().width == width
 
 
 def test_the_table_after_a_run_fits_into_eighty_columns(narrow, monkeypatch, capsys, tmp_path):

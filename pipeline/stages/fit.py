@@ -10,10 +10,8 @@ import numpy as np
 
 from pipeline.blocks import block_size
 from pipeline.computing import WRITERS, Samples, complete
-from pipeline.core.random import key_from_hex
-from pipeline.core.sampling import draw
 from pipeline.errors import InputError
-from pipeline.plan import Cell, DataSet, Plan, read_plan, read_planned, truth
+from pipeline.plan import Cell, DataSet, Plan, draw_planned, read_plan, read_planned
 from pipeline.stages import record_timings, run
 from pipeline.store import Block, DamagedBlockError, assembled, folder_of
 from pipeline.tables import (
@@ -48,14 +46,12 @@ def belongs(samples: np.ndarray, data: DataSet, plan: Plan) -> bool:
     """Return whether samples have the plan's shape and, in their ends, the plan's numbers."""
     if samples.shape != (data.replicates, data.n_points):
         return False
-    mixture = plan.config["mixture"][data.mixture]
     size = data.n_points
-    if mixture["allocation"] == "multinomial":
+    if plan.config["mixture"][data.mixture]["allocation"] == "multinomial":
         # Independent points: the beginning of a sample is that of a smaller one.
         size = min(size, 4096)
     ends = np.unique([0, data.replicates - 1])
-    drawn = draw(key_from_hex(data.key), ends, size, *truth(mixture), mixture["allocation"])
-    return np.array_equal(samples[ends, :size], drawn)
+    return np.array_equal(samples[ends, :size], draw_planned(plan, data, ends, size))
 
 
 def written_samples(plan: Plan, folder: Path) -> Samples:

@@ -5,15 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.lib.format import open_memmap
 
-from pipeline.core.random import key_from_hex
-from pipeline.core.sampling import draw
 from pipeline.files import atomic_write, remove_others
-from pipeline.plan import DataSet, read_plan, truth
+from pipeline.plan import DataSet, Plan, draw_planned, read_plan
 from pipeline.progress import progress
 from pipeline.stages import run
 
@@ -35,7 +32,7 @@ def generate(folder: Path) -> None:
             with atomic_write(folder / str(data.file)) as temporary:
                 shape = (data.replicates, data.n_points)
                 values = open_memmap(temporary, "w+", np.float64, shape)
-                fill = partial(_fill, values, data, plan.config["mixture"][data.mixture])
+                fill = partial(_fill, values, plan, data)
                 # Whole samples, or parts of one.
                 rows = _cut(data.replicates, max(1, VALUES // data.n_points))
                 for count in pool.map(fill, product(rows, _cut(data.n_points, VALUES))):
@@ -50,17 +47,11 @@ def _cut(length: int, step: int) -> list[range]:
     return [range(first, min(first + step, length)) for first in range(0, length, step)]
 
 
-def _fill(
-    values: np.ndarray, data: DataSet, mixture: dict[str, Any], piece: tuple[range, range]
-) -> int:
+def _fill(values: np.ndarray, plan: Plan, data: DataSet, piece: tuple[range, range]) -> int:
     """Draw the points of some rows and positions; return how many."""
     rows, positions = piece
     out = values[rows.start : rows.stop, positions.start : positions.stop]
-    key = key_from_hex(data.key)
-    draw(
-        key, rows, data.n_points, *truth(mixture), mixture["allocation"], positions, out
-    )  # fmt: skip
-    return out.size
+    return draw_planned(plan, data, rows, positions=positions, out=out).size
 
 
 if __name__ == "__main__":

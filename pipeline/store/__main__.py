@@ -21,6 +21,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from pipeline.command import EXIT_ERROR, run_command
+from pipeline.console import console, show
 from pipeline.errors import InputError
 from pipeline.locks import Locks
 from pipeline.plan import FILE, read_plan
@@ -31,7 +32,6 @@ log = logging.getLogger(__name__)
 ACTIONS = ("list", "verify", "prune")
 DRY_RUN = "--dry-run"
 MOST_LINES = 20  # about damaged blocks
-WIDTH = 120  # of what does not go to a terminal
 
 
 class Entry(NamedTuple):
@@ -88,8 +88,8 @@ def list_store(found: Sequence[Entry], page: Console) -> None:
             decimal(entry.n_bytes),
             needed,
         )
-    page.print(table)
-    page.print(f"{len(found):,} contents, {decimal(sum(entry.n_bytes for entry in found))}")
+    show(page, table)
+    show(page, f"{len(found):,} contents, {decimal(sum(entry.n_bytes for entry in found))}")
 
 
 def verify(found: Sequence[Entry], page: Console) -> int:
@@ -101,9 +101,9 @@ def verify(found: Sequence[Entry], page: Console) -> int:
             if (reason := damage(entry.folder, block)) is not None:
                 n_damaged += 1
                 if n_damaged <= MOST_LINES:
-                    page.print(reason, soft_wrap=True)
+                    show(page, reason, soft_wrap=True)
     after = "; the next run computes them again" if n_damaged else ""
-    page.print(f"{n_blocks:,} blocks read, {n_damaged:,} damaged{after}")
+    show(page, f"{n_blocks:,} blocks read, {n_damaged:,} damaged{after}")
     return EXIT_ERROR if n_damaged else 0
 
 
@@ -116,14 +116,14 @@ def prune(found: Sequence[Entry], store: Path, page: Console, dry_run: bool) -> 
             continue
         with locks.claim_all(entry.folder.name) as mine:
             if not mine:
-                page.print(f"{entry.folder}: in use by a run, kept")
+                show(page, f"{entry.folder}: in use by a run, kept")
                 continue
             removed, n_bytes = removed + 1, n_bytes + entry.n_bytes
             if not dry_run:
                 shutil.rmtree(entry.folder)
     locks.close()
     verb = "would be removed" if dry_run else "removed"
-    page.print(f"{removed:,} contents that no plan needs, {decimal(n_bytes)}: {verb}")
+    show(page, f"{removed:,} contents that no plan needs, {decimal(n_bytes)}: {verb}")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -134,7 +134,7 @@ def main(arguments: Sequence[str]) -> int:
     action, store, results, dry_run = _parsed(arguments)
     if not store.is_dir():
         raise InputError(f"store_dir: {store} is no folder; allowed: the store of earlier runs")
-    page = Console(width=None if sys.stdout.isatty() else WIDTH, markup=False, highlight=False)
+    page = console()
     found = list(entries(store, results))
     if action == "verify":
         return verify(found, page)
