@@ -119,7 +119,8 @@ def _composition_message(error: Exception, overrides: Sequence[str]) -> str:
         keys = ", ".join(Config.__dataclass_fields__)
         return f"{unknown[1]}: unknown key; allowed at the top: {keys}"
     if isinstance(error, OverrideParseException):
-        text = f"override: got {error.override!r}; allowed: key=value ({text})"
+        # What the parser says is about its grammar.
+        return f"override: got {error.override!r}; allowed: key=value, +key=value, ~key, --help"
     chained = error.__cause__
     if isinstance(chained, OmegaConfBaseException | HydraException) and str(chained) not in text:
         text = f"{text}: {chained}"

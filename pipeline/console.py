@@ -21,4 +21,9 @@ def show(page: Console, what: Any = "", soft_wrap: bool = False) -> None:
     """Print a text or a table without the blanks that fill its lines up."""
     with page.capture() as captured:
         page.print(what, soft_wrap=soft_wrap)
-    sys.stdout.write(re.sub(r" +$", "", captured.get(), flags=re.MULTILINE))
+    try:
+        sys.stdout.write(re.sub(r" +$", "", captured.get(), flags=re.MULTILINE))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Nobody reads any more, as after `| head`: the work goes on and the rest is not shown.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,7 +1,8 @@
 """What the terminal shows: the help of the command, and a study's results in a short table."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 from rich.console import Console
@@ -86,30 +87,30 @@ def print_summary(plan: Plan, convergence: pd.DataFrame, folder: Path) -> None:
 def _fitting(page: Console, plan: Plan, convergence: pd.DataFrame) -> Table:
     """Return the table of the cells with as much of it as the page is wide enough for."""
     anywhere = page.options.update(width=1000)
-    for between in (", ", ",\n"):
+    for between in (", ", ",\n", None):
         table = _cells(plan, convergence, between)
         if page.measure(table, options=anywhere).maximum <= page.width:
             return table
-    return _cells(plan, convergence, None)
+    return _cells(plan, convergence, None, together=True)
 
 
-def _cells(plan: Plan, convergence: pd.DataFrame, between: str | None) -> Table:
+def _cells(
+    plan: Plan, convergence: pd.DataFrame, between: str | None, together: bool = False
+) -> Table:
     """Tabulate the cells, with `between` their outcomes.
 
-    None is for narrow pages: no intervals, and a count of failures for the outcomes.
+    None is for narrow pages: no intervals, and a count of failures for the outcomes. `together`
+    puts the labels of a cell into one column, whose lines are broken between them.
     """
     narrow = between is None
     names = _labels(plan.cells)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for name in names:
+    if together:
+        table.add_column("cell", overflow="fold")
+    for name in () if together else names:
         size = name == "sample_size"
-        # A name that is too long ends in an ellipsis: it is not broken.
-        table.add_column(
-            "n" if size else name,
-            justify="right" if size else "left",
-            overflow="ellipsis",
-            no_wrap=size,
-        )
+        justify: Literal["left", "right"] = "right" if size else "left"
+        table.add_column("n" if size else name, justify=justify, no_wrap=True)
     numbers = ("median iter.", "failed") if narrow else ("median iterations", "95 % interval")
     for name in ("fits", "converged", *numbers):
         table.add_column(name, justify="right", no_wrap=True)
@@ -119,7 +120,7 @@ def _cells(plan: Plan, convergence: pd.DataFrame, between: str | None) -> Table:
     for cell in plan.cells[:MOST_ROWS]:
         row = rows.loc[cell.id]
         table.add_row(
-            *(str(getattr(cell, name)) for name in names),
+            *([_together(cell, names)] if together else [str(getattr(cell, n)) for n in names]),
             f"{row['n_fits']:,}",
             rounded(row["converged_share"], row["converged_share_mcse"]),
             rounded(row["n_iter_median"]),
@@ -130,6 +131,10 @@ def _cells(plan: Plan, convergence: pd.DataFrame, between: str | None) -> Table:
             ),
         )
     return table
+
+
+def _together(cell: Cell, names: Sequence[str]) -> str:
+    return " ".join(f"{'n=' * (n == 'sample_size')}{getattr(cell, n)}" for n in names)
 
 
 def _failed(row: pd.Series) -> str:

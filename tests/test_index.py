@@ -75,16 +75,14 @@ def test_writers_that_overlap_leave_a_complete_index(tmp_path, monkeypatch):
 
 def test_a_study_made_by_overrides_says_so(tmp_path):
     """Its title and question are those of the experiment that it was made from."""
-    given = ["sample_sizes=[20]", "+observed.a={path: '/some/where/a.csv'}", "figures=[basins]"]
+    given = ["sample_sizes=[20]", "+init.a={path: '/some/where/a.csv'}", "figures=[basins]"]
     plan = make_study("experiment=notebook", "replicates=1", "report=minimal").plan
     for name, overrides in {"a": given, "b": [*given, "question=why?"], "c": given[2:]}.items():
         write_plan(replace(plan, overrides=tuple(overrides)), tmp_path / name)
         (tmp_path / name / "metrics.json").write_text(json.dumps(COUNTS))
         (tmp_path / name / "report.html").write_text("")
     a, b, c = re.findall("<li>(.*?)</li>", index_page(tmp_path), re.DOTALL)
-    with_ = (
-        "with <code>sample_sizes=[20]</code> <code>+observed.a={path: &#39;a.csv&#39;}</code></p>"
-    )
+    with_ = "with <code>sample_sizes=[20]</code> <code>+init.a={path: &#39;a.csv&#39;}</code></p>"
     assert with_ in a and with_ in b and "with <code>" not in c
     base = "Question of the experiment <code>notebook</code>:"
     assert [base in each for each in (a, b, c)] == [True, False, False]

@@ -12,7 +12,7 @@ from pipeline.config import compose
 from pipeline.planning import make_plan
 from pipeline.report import page, render_report
 from pipeline.report.claims import number
-from pipeline.report.heading import changes, question_is_of_base
+from pipeline.report.heading import changes, question_of
 from pipeline.report.page import command, lock
 from pipeline.report.tables import comparison_tables
 from pipeline.statistics.presentation import rounded
@@ -126,25 +126,29 @@ def test_the_command_has_the_overrides_that_decide_something():
 
 
 @pytest.mark.parametrize(
-    ("overrides", "shown", "of_base"),
+    ("overrides", "shown", "of_base"),  # None: no question
     [
         ((), [], False),
         (("title=a", "figures=[basins]", "report=minimal"), [], False),
         (("seed=3",), ["seed=3"], True),
         (("question=why", "+init.a={x: 1}", "~measures"), ["+init.a={x: 1}", "~measures"], False),
-        (("observed.a.path=/x/y z/d.csv",), ["observed.a.path=d.csv"], True),
-        (("observed.a.path=data/d.csv",), ["observed.a.path=data/d.csv"], True),
+        (("observed.a.path=/x/y z/d.csv",), ["observed.a.path=d.csv"], None),
+        (("observed.a.path=data/d.csv",), ["observed.a.path=data/d.csv"], None),
+        (("mixture=[]", "question=why"), ["mixture=[]"], False),
+        (("model.free.n_components=3",), ["model.free.n_components=3"], None),
     ],
 )
 def test_what_overrides_change_stands_below_the_title(study, overrides, shown, of_base):
-    assert (changes(overrides), question_is_of_base(overrides)) == (shown, of_base)
+    asked = ("", False) if of_base is None else ("why?", of_base)
+    assert (changes(overrides), question_of("why?", overrides)) == (shown, asked)
     html = render_report(replace(study.plan, overrides=overrides), tables(study))
     header = html[html.index("<h1>") : html.index("</header>")]
     text = " ".join(Page(f"<header>{header}</header>").text.split())
     expected = f"{study.plan.title} with {' '.join(shown)} " if shown else f"{study.plan.title} "
     if of_base:
         expected += "Question of the experiment notebook: "
-    assert text.startswith(expected + study.plan.question.split()[0])
+    expected += study.plan.question.split()[0] if of_base is not None else "1 "
+    assert text.startswith(expected), text
 
 
 def test_the_lock_is_named_by_its_hash(study, tmp_path, monkeypatch):

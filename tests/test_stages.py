@@ -139,3 +139,12 @@ def test_an_interrupted_run_goes_on_where_it_was(command, workspace, number):
     timings = pd.read_parquet(workspace / "results/convergence/timings.parquet")
     again = (timings["what"] == "block").sum()
     assert again + kept == len(list(workspace.glob(".cells/**/*.fits.parquet")))
+
+
+def test_nobody_reading_the_output_is_no_error():
+    line = f"{sys.executable} -m pipeline.list | head -1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[-1] == "0"

@@ -1,6 +1,7 @@
 """The top of a page, and of its entry in the index: how a study differs from its base.
 
-A study that overrides make of an experiment keeps that experiment's title and question.
+A study that overrides make of an experiment keeps that experiment's title, and its question unless
+it asks about other data or another model.
 """
 
 import re
@@ -8,6 +9,8 @@ from collections.abc import Sequence
 
 # What is drawn and how it is called changes nothing that was measured.
 NOT_MEASURED = {"title", "question", "figures", "report"}
+# What a question is about: with another one it is another question.
+SUBJECT = {"mixture", "observed", "model"}
 FOLDER = re.compile(r"(?:^|(?<=[=\s:,\[{'\"]))/(?:[^/,'\"{}\[\]]*/)*")
 
 
@@ -19,9 +22,15 @@ def changes(overrides: Sequence[str]) -> list[str]:
     return [FOLDER.sub("", each) for each in overrides if _key(each) not in NOT_MEASURED]
 
 
-def question_is_of_base(overrides: Sequence[str]) -> bool:
-    """Tell whether a question was asked by the experiment that overrides have changed."""
-    return bool(changes(overrides)) and "question" not in map(_key, overrides)
+def question_of(question: str, overrides: Sequence[str]) -> tuple[str, bool]:
+    """Return the question to show, and whether overrides have changed the experiment that asks it.
+
+    Where they ask about other data or another model, and give no question, there is none.
+    """
+    keys = set(map(_key, overrides))
+    if "question" in keys:
+        return question, False
+    return ("", False) if keys & SUBJECT else (question, bool(changes(overrides)))
 
 
 def _key(override: str) -> str:

@@ -10,7 +10,7 @@ import yaml
 
 from pipeline.plan import FILE, MULTIRUN
 from pipeline.report.environment import ENVIRONMENT
-from pipeline.report.heading import changes, question_is_of_base
+from pipeline.report.heading import changes, question_of
 
 PAGE = "report.html"
 COUNTS = (
@@ -32,8 +32,8 @@ class Entry:
     experiment: str
     title: str
     question: str
-    changes: list[str]
     question_is_of_base: bool
+    changes: list[str]
     link: str
     counts: dict[str, int]
 
@@ -72,8 +72,8 @@ def _entries(root: Path, pattern: str) -> Iterator[Entry]:
         inside = folder.relative_to(root)
         job = inside.parts[1] if len(inside.parts) > 1 else ""
         link = (inside / PAGE).as_posix()
-        of_base = question_is_of_base(overrides)
-        yield Entry(job, experiment, title, question, changes(overrides), of_base, link, counts)
+        asked = question_of(question, overrides)
+        yield Entry(job, experiment, title, *asked, changes(overrides), link, counts)
 
 
 def _head(path: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from pipeline.core.outcomes import ADVICE
 from pipeline.plan import Plan
 from pipeline.report.claims import claims_of, verdict_counts
 from pipeline.report.environment import ENVIRONMENT
-from pipeline.report.heading import changes, question_is_of_base
+from pipeline.report.heading import changes, question_of
 from pipeline.report.tables import comparison_tables, group_tables, slopes_table
 from pipeline.statistics.presentation import MISSING, minus
 from pipeline.tables import OUTCOMES
@@ -100,10 +100,12 @@ def render_report(
     shown = plan.cells[:MOST_CELLS]
     compared = comparison_tables(tables["comparisons"], MOST_PAIRS)
     slopes = slopes_table(tables["slopes"])
+    question, of_base = question_of(plan.question, plan.overrides)
     return ENVIRONMENT.get_template("report.html.jinja").render(
         plan=plan,
         changes=changes(plan.overrides),
-        question_is_of_base=question_is_of_base(plan.overrides),
+        question=question,
+        question_is_of_base=of_base,
         summary=_summary(convergence),
         claims=claims,
         claims_level=f"{100 * plan.config['claims_level']:g}",
