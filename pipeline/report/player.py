@@ -12,13 +12,13 @@ from pipeline.plan import Cell
 from pipeline.plots import Group
 from pipeline.plots.snapshots import HEADROOM, left_out, point_step, x_range
 from pipeline.plots.style import component_colors
+from pipeline.plots.thinning import MOST_STEPS, thinned
 from pipeline.tables import REPRESENTATIVE
 
-MOST_ROWS = 200  # iterations of a cell
 PARTS = ("weight", "mean", "scale")
 
 
-def player(group: Group, most_rows: int = MOST_ROWS) -> dict[str, Any] | None:
+def player(group: Group, most_rows: int = MOST_STEPS) -> dict[str, Any] | None:
     """Return what the script on the page draws; None where no cell has a recorded row.
 
     Parameters
@@ -26,7 +26,7 @@ def player(group: Group, most_rows: int = MOST_ROWS) -> dict[str, Any] | None:
     group
         The cells to choose from.
     most_rows
-        Of a cell: recorded iterations beyond are thinned geometrically, first and last kept.
+        Of a cell: recorded iterations beyond are thinned, first and last kept.
 
     Returns
     -------
@@ -52,16 +52,6 @@ def player(group: Group, most_rows: int = MOST_ROWS) -> dict[str, Any] | None:
         "samples": samples,
         "cells": cells,
     }
-
-
-def thinned(iterations: np.ndarray, most: int) -> np.ndarray:
-    """Return the positions of at most `most` of ascending iterations, denser at the start."""
-    if len(iterations) <= most:
-        return np.arange(len(iterations))
-    wanted = np.geomspace(1.0, iterations[-1] + 1.0, most) - 1.0
-    # The first row at or after: rounding must not lose the last one.
-    at = np.searchsorted(iterations, np.floor(wanted + 1e-9))
-    return np.unique(np.minimum(at, len(iterations) - 1))
 
 
 def _cell(group: Group, cell: Cell, most_rows: int) -> dict[str, Any] | None:

@@ -175,11 +175,12 @@ def _pictures(
 
 
 def _players(groups: Sequence["Group"]) -> list[PlayerPart]:
-    from pipeline.report.player import MOST_ROWS, player
+    from pipeline.plots.thinning import MOST_STEPS
+    from pipeline.report.player import player
 
     shown = [replace(group, cells=group.cells[:MOST_CHOICES]) for group in groups]
     width = sum(len(group.cells) * (3 * group.n_components + 3) for group in shown)
-    rows = max(2, min(MOST_ROWS, MOST_NUMBERS // max(width, 1)))
+    rows = max(2, min(MOST_STEPS, MOST_NUMBERS // max(width, 1)))
     parts = [(group, player(group, rows)) for group in shown]
     return [PlayerPart(group.title, group.name, data) for group, data in parts if data is not None]
 

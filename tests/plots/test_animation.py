@@ -12,6 +12,7 @@ from pipeline.plots import snapshot_pngs
 from pipeline.plots.animation import LAST_HELD, MOST_FRAMES, durations, frame_rows, gif_bytes
 from pipeline.plots.snapshots import pictures, snapshot_picture, subject_of
 from pipeline.plots.style import png_bytes
+from pipeline.plots.thinning import MOST_STEPS, thinned
 
 
 def frames_of(content):
@@ -93,6 +94,13 @@ def test_frames_of_a_thinned_trace_are_recorded_iterations():
     shown = [row["iteration"] for row, _ in frame_rows(trace_of(recorded))]
     assert len(shown) == MOST_FRAMES == len(set(shown))
     assert set(shown) <= set(recorded.tolist())
+
+
+@pytest.mark.parametrize("recorded", [np.arange(150), np.arange(5000), np.arange(0, 90_000, 7)])
+def test_every_frame_is_a_step_of_the_player(recorded):
+    shown = {row["iteration"] for row, _ in frame_rows(trace_of(recorded))}
+    assert len(shown) == MOST_FRAMES
+    assert shown <= set(recorded[thinned(recorded, MOST_STEPS)].tolist())
 
 
 def test_durations_are_what_a_gif_can_say():
