@@ -57,11 +57,11 @@ FIGURES = (
         "parameter_trajectories",
         "trajectories",
         "Parameters",
-        "Parameters of replicate 0, start 0 at every recorded iteration, one colour per component, "
-        "one line style per combination of init and algorithm: the first of each init before "
-        "others of it, four at most, and with more than three components one alone. The title says "
-        "how many of how many. Where the truth is known and has as many components as the model, "
-        "components are matched to it, and it is dashed and thin. Estimates settle at a maximum of "
+        "Parameters of one fit (replicate 0) at every recorded iteration, one colour per "
+        "component, one line style per combination of init and algorithm: the first of each init "
+        "before others of it, four at most, and with more than three components one alone. The "
+        "title says how many of how many. Where the truth is known and has as many components as "
+        "the model, components are matched to it, and it is dashed and thin. Estimates settle at a maximum of "
         "the sample's likelihood, not at the truth.",
     ),
     FigureKind(
@@ -81,7 +81,7 @@ FIGURES = (
         "log_likelihood_gap",
         "trajectories",
         "Speed of one fit",
-        "Gap between the log-likelihood of one fit (replicate 0, start 0) at an iteration and its "
+        "Gap between the log-likelihood of one fit (replicate 0) at an iteration and its "
         "last one. EM converges linearly: a straight line here. Of fits that were cut off at "
         "the largest number of iterations the curve bends down in the end, because it is measured "
         "from their own last row. Dashed, where there is one: the slope of theory, by which the "
@@ -182,7 +182,8 @@ FIGURES = (
         "the sample's standard deviation for means and scales). The legend gives means, log-"
         "likelihood per observation (ℓ/n) and the share of starts that end there, and a letter "
         "stands at the means where the map reaches so far. Starts with two equal means, on the "
-        "diagonal, keep them equal.",
+        "diagonal, keep them equal. A cross marks the start of the fit that the pictures of single "
+        "iterations show.",
     ),
     FigureKind(
         "outcome_shares",

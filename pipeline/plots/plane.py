@@ -87,7 +87,7 @@ def _paths(group: Group, size: float) -> list[tuple[Cell, pd.DataFrame]]:
     for cell in group.panel(size):
         if group.label(cell) not in shown:
             continue
-        starts = np.unique(np.linspace(0, cell.starts - 1, MOST_STARTS).round().astype(int))
+        starts = group.spread_starts(cell, MOST_STARTS)
         traces = group.traces_of(cell)
         traces = traces[(traces["replicate"] == 0) & traces["start"].isin(starts)]
         paths += [(cell, trace) for _, trace in traces.groupby("start") if len(trace) > 1]

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.plan import Cell
+from pipeline.plan import GRID, Cell
 from pipeline.plots.group import PARAMETERS, Group
 from pipeline.plots.panels import (
     LEFT,
@@ -37,7 +37,6 @@ from pipeline.plots.style import (
     log_axis,
     styled,
 )
-from pipeline.tables import REPRESENTATIVE
 
 SMALLEST_GAP = 1e-10
 ROUNDING = 2.0**-48  # of a log-likelihood: sixteen times its last digit
@@ -56,13 +55,24 @@ def gap_floor(log_likelihood: float) -> float:
     return max(SMALLEST_GAP, ROUNDING * abs(log_likelihood))
 
 
+def _starts(group: Group, cell: Cell) -> np.ndarray:
+    """Return the first starts; of a lattice, where these are neighbours, evenly spread ones."""
+    if group.inits[cell.init]["method"] == GRID:
+        return group.spread_starts(cell, MOST_STARTS)
+    return np.arange(MOST_STARTS)
+
+
 @styled
 def log_likelihood_trajectories(group: Group) -> Figure | None:
     """Log-likelihood against iteration for replicate 0: a line per start, a colour per init."""
-    traces = group.traces[(group.traces["replicate"] == 0) & (group.traces["start"] < MOST_STARTS)]
-    if not traces["log_likelihood"].notna().any():
+    traces = group.traces[group.traces["replicate"] == 0]
+    starts = {cell.id: _starts(group, cell) for cell in group.cells}
+    of_cell = {
+        cell: rows[rows["start"].isin(starts[cell])]
+        for cell, rows in traces.groupby("cell", sort=False)
+    }
+    if not any(rows["log_likelihood"].notna().any() for rows in of_cell.values()):
         return None
-    of_cell = dict(iter(traces.groupby("cell", sort=False)))
     factor = curve_factor(group)
     looks = series_looks(curve_names(group, factor))
     figure, panels = size_panels(
@@ -71,16 +81,18 @@ def log_likelihood_trajectories(group: Group) -> Figure | None:
     handles = legend_lines(looks, panels)
     for panel in panels:
         for name, cell in panel.cells.items():
+            _, representative = group.representatives[cell.id]
             for start, trace in of_cell[cell.id].groupby("start"):
+                thick = start == representative
                 panel.axes.plot(
                     trace["iteration"],
                     trace["log_likelihood"],
                     **line_look(looks[name]),
-                    alpha=1.0 if start == 0 else 0.4,
-                    linewidth=1.4 if start == 0 else 0.8,
+                    alpha=1.0 if thick else 0.4,
+                    linewidth=1.4 if thick else 0.8,
                     marker="o" if len(trace) <= 20 else None,
                     markersize=3,
-                    label=name if start == 0 else None,
+                    label=name if thick else None,
                 )
         shown = pd.concat([of_cell[cell.id] for cell in panel.cells.values()])
         fits = group.fits_of(next(iter(panel.cells.values())))
@@ -118,7 +130,7 @@ def theory_anchor(gaps: np.ndarray, iterations: np.ndarray, rate: float, floor: 
 def _plain_rate(group: Group, cell: Cell) -> float:
     """Return the theoretical rate of the representative fit where it is that of the gap, or nan."""
     fits = group.fits_of(cell)
-    replicate, start = REPRESENTATIVE
+    replicate, start = group.representatives[cell.id]
     (row,) = np.flatnonzero((fits["replicate"] == replicate) & (fits["start"] == start))
     fit = fits.iloc[row]
     # Where a penalty is maximised too, the log-likelihood alone has a slope at the fixed point.

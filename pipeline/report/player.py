@@ -13,7 +13,6 @@ from pipeline.plots import Group
 from pipeline.plots.snapshots import HEADROOM, left_out, point_step, x_range
 from pipeline.plots.style import component_colors
 from pipeline.plots.thinning import MOST_STEPS, thinned
-from pipeline.tables import REPRESENTATIVE
 
 PARTS = ("weight", "mean", "scale")
 
@@ -61,13 +60,14 @@ def _cell(group: Group, cell: Cell, most_rows: int) -> dict[str, Any] | None:
     if trace.empty or (points is None and group.truth is None):
         return None
     fits = group.fits_of(cell)
-    replicate, start = REPRESENTATIVE
+    replicate, start = group.representatives[cell.id]
     fit = fits[(fits["replicate"] == replicate) & (fits["start"] == start)].iloc[0]
     low, high = x_range(points, group.truth)
     evaluations = trace["map_evaluations"]
     return {
         "id": cell.id,
         "label": f"{group.size_label(cell.sample_size)}, {group.label(cell)}",
+        "fit": f"replicate {replicate}, start {start}",
         "sample": cell.data_set,
         "low": low,
         "high": high,

@@ -19,7 +19,6 @@ from pipeline.report.index import roots
 from pipeline.stages import run
 from pipeline.tables import (
     FITS,
-    REPRESENTATIVE,
     TRACES,
     check_parts,
     read_fits,
@@ -94,7 +93,7 @@ def _points(folder: Path, plan: Plan) -> dict[str, np.ndarray]:
                 samples[data_set.id] = read_planned(data_set, observed)
             elif data_set.file is not None:
                 stored = np.load(folder / data_set.file, mmap_mode="r")
-                samples[data_set.id] = np.array(stored[REPRESENTATIVE[0]])
+                samples[data_set.id] = np.array(stored[plan.representative(cell)[0]])
         return samples.get(data_set.id)
 
     found = {cell.id: sample(cell) for cell in plan.cells}

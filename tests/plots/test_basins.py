@@ -10,7 +10,8 @@ import pytest
 from pipeline.core.model import make_model
 from pipeline.core.starts import draw_population_starts, draw_starts
 from pipeline.plots import png_bytes, svg_bytes
-from pipeline.plots.basins import HUES, RADIUS, Limit, lattice, limits, same_colors
+from pipeline.plots.basins import lattice
+from pipeline.plots.limits import HUES, RADIUS, Limit, limits, same_colors
 from tests.factories import make_study
 from tests.plots.conftest import draw, groups_of
 
