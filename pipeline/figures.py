@@ -61,8 +61,8 @@ FIGURES = (
         "component, one line style per combination of init and algorithm: the first of each init "
         "before others of it, four at most, and with more than three components one alone. The "
         "title says how many of how many. Where the truth is known and has as many components as "
-        "the model, components are matched to it, and it is dashed and thin. Estimates settle at a maximum of "
-        "the sample's likelihood, not at the truth.",
+        "the model, components are matched to it, and it is dashed and thin. Estimates settle at a "
+        "maximum of the sample's likelihood, not at the truth.",
     ),
     FigureKind(
         "mean_plane",

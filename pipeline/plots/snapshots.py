@@ -20,6 +20,7 @@ from pipeline.plots.style import (
     STYLE,
     WIDTH,
     component_colors,
+    component_looks,
     finished,
     legend_below,
     styled,
@@ -175,8 +176,8 @@ class Panel:
         axes.grid(False)
         self._title = axes.set_title("")
         self._lines = [
-            axes.plot([], [], color=color, label=f"fitted component {k}", zorder=4)[0]
-            for k, color in enumerate(component_colors(subject.n_components))
+            axes.plot([], [], **look, label=f"fitted component {k}", zorder=4)[0]
+            for k, look in enumerate(component_looks(subject.n_components))
         ]
         self.moving: list[Artist] = [*self._lines, self._title]
         if subject.points is not None:

@@ -31,7 +31,7 @@ from pipeline.plots.panels import (
 from pipeline.plots.style import (
     LINE_STYLES,
     WIDTH,
-    component_colors,
+    component_looks,
     few_log_ticks,
     iteration_axis,
     log_axis,
@@ -227,7 +227,7 @@ def parameter_trajectories(group: Group) -> Figure | None:
     names = [name for name in PARAMETERS if not (name == "weight" and group.equal_weights)]
     labels = group.chosen(len(LINE_STYLES) if group.n_components <= MOST_OVERLAID else 1)
     styles = dict(zip(labels, LINE_STYLES, strict=False))
-    colors = component_colors(group.n_components)
+    looks = component_looks(group.n_components)
     truth = group.comparable_truth
     traces = {
         cell: trace
@@ -250,21 +250,19 @@ def parameter_trajectories(group: Group) -> Figure | None:
             first.setdefault(name, axes)
             for text, cell in cells.items():
                 trace = traces[cell]
-                for k, color in enumerate(colors):
-                    values = trace[f"{name}_{k}"]
-                    axes.plot(trace["iteration"], values, color=color, linestyle=styles[text])
+                style = {"linestyle": styles[text]} if len(styles) > 1 else {}
+                for k, look in enumerate(looks):
+                    axes.plot(trace["iteration"], trace[f"{name}_{k}"], **look | style)
             if truth is not None:
-                for value, color in zip(getattr(truth, f"{name}s"), colors, strict=True):
-                    axes.axhline(value, color=color, **TRUE_VALUE)
+                for value, look in zip(getattr(truth, f"{name}s"), looks, strict=True):
+                    axes.axhline(value, color=look["color"], **TRUE_VALUE)
             iteration_axis(axes, longest)
             axes.set_ylabel(name)
             if row == 0:
                 axes.set_title(group.size_label(size))
             line = block * len(names) + row
             panels.append(Panel(axes, line, column, cells, ticks=row == len(names) - 1))
-    handles = [
-        Line2D([], [], color=color, label=f"component {k}") for k, color in enumerate(colors)
-    ]
+    handles = [Line2D([], [], **look, label=f"component {k}") for k, look in enumerate(looks)]
     if len(styles) > 1:
         handles += [
             Line2D([], [], color="0.3", linestyle=style, label=text)

@@ -11,9 +11,10 @@ from pipeline.core.mixture import Parameters
 from pipeline.plan import Cell
 from pipeline.plots import Group
 from pipeline.plots.snapshots import HEADROOM, left_out, point_step, x_range
-from pipeline.plots.style import component_colors
+from pipeline.plots.style import component_looks
 from pipeline.plots.thinning import MOST_STEPS, thinned
 
+LINE_WIDTH = 1.8  # of the curves, in the script's picture
 PARTS = ("weight", "mean", "scale")
 
 
@@ -41,10 +42,12 @@ def player(group: Group, most_rows: int = MOST_STEPS) -> dict[str, Any] | None:
     for cell in group.cells:
         if cell.id in group.points and cell.data_set not in samples:
             samples[cell.data_set] = _sample(group.points[cell.id], group.truth)
+    looks = component_looks(group.n_components)
     return {
         "title": group.title,
         "weighted": not group.equal_weights,
-        "colors": component_colors(group.n_components),
+        "colors": [look["color"] for look in looks],
+        "dashes": [_dashes(look["linestyle"]) for look in looks],
         "ramp": _ramp() if group.n_components == 2 else None,
         "truth": None if group.truth is None else _plain(group.truth),
         "comparable": group.comparable_truth is not None,
@@ -87,6 +90,11 @@ def _cell(group: Group, cell: Cell, most_rows: int) -> dict[str, Any] | None:
 def _numbers(values: pd.Series) -> list[float | None]:
     """Return floats as they are; JSON knows none that is not finite."""
     return [value if math.isfinite(value) else None for value in values.tolist()]
+
+
+def _dashes(style: Any) -> str:
+    """Return a line style as lengths along an SVG's line."""
+    return "none" if style == "solid" else " ".join(f"{LINE_WIDTH * part:g}" for part in style[1])
 
 
 def _plain(parameters: Parameters) -> dict[str, list[float]]:
