@@ -67,10 +67,11 @@ def _cell(group: Group, cell: Cell, most_rows: int) -> dict[str, Any] | None:
     fit = fits[(fits["replicate"] == replicate) & (fits["start"] == start)].iloc[0]
     low, high = x_range(points, group.truth)
     evaluations = trace["map_evaluations"]
+    label = f"{group.size_label(cell.sample_size)}, {group.label(cell)}"
     return {
         "id": cell.id,
-        "label": f"{group.size_label(cell.sample_size)}, {group.label(cell)}",
-        "fit": f"replicate {replicate}, start {start}",
+        "label": label,
+        "fit": f"{label}, replicate {replicate}, start {start}",
         "sample": cell.data_set,
         "low": low,
         "high": high,
