@@ -69,13 +69,13 @@ FIGURES = (
         "plane",
         "Paths over the log-likelihood",
         "Replicate 0 in the plane of two means (with more than two components, those that move "
-        "most): a path per start (eight at most of a colour, evenly spread), with a dot at every "
-        "recorded iteration. Of more than four combinations of init and algorithm, four are drawn, "
-        "the first of each init before others of it, and the title says so. Contours: total log-"
-        "likelihood below its highest value in the picture (of the population: for mass 1), all "
-        "other parameters held at the best estimate drawn. A path changes them too, so that it may "
-        "cross contours downwards, and only the end of the best fit lies on a top. A cross marks "
-        "the truth where it is known and has as many components.",
+        "most, very narrow ones last): a path per start (eight at most of a colour, evenly "
+        "spread), with a dot at every recorded iteration. Of more than four combinations of init "
+        "and algorithm, four are drawn, the first of each init before others of it, and the title "
+        "says so. Contours: total log-likelihood below its highest value in the picture (of the "
+        "population: for mass 1), all other parameters held at the best estimate drawn. A path "
+        "changes them too, so that it may cross contours downwards, and only the end of the best "
+        "fit lies on a top. A cross marks the truth where it is known and has as many components.",
     ),
     FigureKind(
         "log_likelihood_gap",

@@ -49,6 +49,19 @@ def test_frames_are_the_recorded_iterations_and_the_last_is_held(notebook):
     assert len(content) < 1_500_000
 
 
+def test_a_single_picture_says_what_it_is(study):
+    for cell in study.cells[:2]:
+        subject = subject_of(study, cell)
+        figure = snapshot_picture(subject, study.representative(cell).iloc[0])
+        title = figure.get_suptitle()
+        for part in (f"n = {cell.sample_size}", f"init {cell.init}", cell.algorithm, cell.model):
+            assert part in title
+        assert title.startswith(study.title) and title.endswith("replicate 0, start 0")
+        # The film has it too, above the panel: nothing else is drawn there.
+        frame, _ = frames_of(gif_bytes(study, cell))[0]
+        assert (frame[:45] < 128).any()
+
+
 def test_a_fast_picture_is_the_slow_one(study):
     """Blitting onto a frame drawn once gives the pixels of a figure drawn anew."""
     cell = study.cells[0]

@@ -7,8 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.config import compose
 from pipeline.core.model import make_model
 from pipeline.core.starts import draw_population_starts, draw_starts
+from pipeline.planning import make_plan
 from pipeline.plots import png_bytes, svg_bytes
 from pipeline.plots.basins import lattice
 from pipeline.plots.limits import HUES, RADIUS, Limit, limits, same_colors
@@ -210,6 +212,56 @@ def test_the_map_shows_the_table(group):
             if limit.estimate is not None:
                 value = f"{limit.log_likelihood / cell.sample_size:.3f}".replace("-", "−")
                 assert f"; ℓ/n {value}; " in text
+
+
+@pytest.mark.parametrize(
+    ("points", "n_components", "ordinals"),
+    [(60, 2, (15, 45)), (4, 2, (1, 3)), (10, 3, (1, 5, 8)), (3, 3, (0, 1, 2)), (10, 1, (5,))],
+)
+def test_the_fit_that_is_shown_starts_with_its_means_apart(points, n_components, ordinals):
+    """The init itself tells where a start is."""
+    plan, _ = make_plan(
+        compose([*GRID, f"model.two.n_components={n_components}", f"init.grid.points={points}"])
+    )
+    for cell in plan.cells:
+        replicate, start = plan.representative(cell)
+        options = {"points": points, "low": -7.0, "high": 6.0}
+        sample, key = np.zeros((1, 5)) + np.arange(5), np.array([1, 2], np.uint64)
+        model = make_model(n_components)
+        drawn = draw_starts("grid", sample, model, None, key, [0], [start], options)
+        values = np.linspace(-7.0, 6.0, points)
+        np.testing.assert_allclose(drawn.means[0, 0], values[list(ordinals)])
+        assert replicate == 0 and len(set(ordinals)) == n_components
+
+
+def test_another_cell_shows_its_first_fit():
+    plan, _ = make_plan(compose(["experiment=notebook", "init=[random_points]", "starts=20"]))
+    assert {plan.representative(cell) for cell in plan.cells} == {(0, 0)}
+    symmetric = [f"+model.two.{part}" for part in ("means=symmetric", "weights=equal")]
+    plan, _ = make_plan(compose([*GRID, *symmetric, "+model.two.scales=[1,1]"]))
+    assert {plan.representative(cell) for cell in plan.cells} == {(0, 0)}
+
+
+def test_the_map_marks_the_fit_that_is_shown(group):
+    figure = draw(group, "basins")
+    maps = [axes for axes in figure.axes if axes.images]
+    for axes, cell in zip(maps, group.cells, strict=True):
+        (mark,) = [each for each in axes.lines if each.get_marker() == "P"]
+        assert mark.get_xydata()[0].tolist() == pytest.approx([-7 + 13 / 3, 6])
+        assert set(group.representative(cell)["start"]) == {1 * 4 + 3}
+    drawn = draw(group, "log_likelihood_trajectories").axes[0].lines
+    (thick,) = [each for each in drawn if each.get_alpha() == 1.0]
+    trace = group.representative(group.panel(group.sizes[0])[0])
+    np.testing.assert_array_equal(thick.get_ydata(), trace["log_likelihood"])
+    assert draw(group, "snapshots").get_suptitle().endswith("replicate 0, start 7")
+
+
+def test_few_starts_are_spread_and_hold_the_one_that_is_shown(group):
+    cell = group.cells[0]
+    assert group.spread_starts(cell, 4).tolist() == [0, 7, 8, 15]
+    assert group.spread_starts(cell, 16).tolist() == list(range(16))
+    first = replace(group, representatives={cell.id: (0, 0)})
+    assert first.spread_starts(cell, 4).tolist() == [0, 5, 10, 15]
 
 
 def test_more_iterations_are_darker(group):
