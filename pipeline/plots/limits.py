@@ -17,11 +17,15 @@ HUES = tuple(OKABE_ITO[i] for i in (0, 4, 2, 3, 1))
 COLORS = (*HUES, OKABE_ITO[5], OKABE_ITO[6], "#7a4d9e", "#8b5a2b")
 OTHER = "#777777"
 FAILED = {"max_iter": "#bbbbbb"}  # every other failure is black
-# Two fits have the same limit if no parameter differs by more, in units. A stopping rule leaves
+# Two fits have the same limit if no parameter differs by more, in units: most stopping rules leave
 # fits of one limit much nearer to each other, and optima lie much farther apart.
 RADIUS = 1e-3
+# Where EM is slow a rule leaves fits farther from their limit, each as far as it tells itself, but
+# with the limit's log-likelihood: up to this part of it, or of 1 where that is smaller.
+SAME = 1e-6
 # Limits of two samples are the same optimum if no parameter differs by more, in units. Sampling
 # moves an optimum of a hundred points by up to about 0.15; different optima lie farther apart.
+# Only colours depend on it: within a sample, limits are told apart whatever their distance.
 TOLERANCE = 0.2
 
 
@@ -56,9 +60,11 @@ class Limit:
 def limits(fits: pd.DataFrame, n_components: int) -> tuple[np.ndarray, list[Limit]]:
     """Tell to which limit each fit of one sample went.
 
-    Converged fits whose estimates agree up to the order of the components share a limit. The
-    largest ones are looked for first, and named by their log-likelihood; what is then left is
-    ``other``. A fit that did not converge belongs to its outcome.
+    Converged fits whose estimates agree up to the order of the components share a limit: they
+    differ by at most `RADIUS`, or have one log-likelihood and differ by no more than both may lie
+    off their fixed points (`_errors`). The largest limits are looked for first, and named by their
+    log-likelihood; what is then left is ``other``. A fit that did not converge belongs to its
+    outcome.
 
     Parameters
     ----------
@@ -81,6 +87,8 @@ def limits(fits: pd.DataFrame, n_components: int) -> tuple[np.ndarray, list[Limi
     log_likelihoods = fits["log_likelihood"].to_numpy(float)
     outcomes = fits["outcome"].to_numpy(object)
     scaled = estimates / units
+    errors = _errors(fits)
+    same = SAME * max(1.0, float(np.abs(log_likelihoods[outcomes == "converged"]).max(initial=0.0)))
 
     found: list[np.ndarray] = []
     left = outcomes == "converged"
@@ -93,7 +101,10 @@ def limits(fits: pd.DataFrame, n_components: int) -> tuple[np.ndarray, list[Limi
             np.abs(scaled[:, :, list(order)] - scaled[leader]).max(axis=(1, 2))
             for order in permutations(range(n_components))
         ]
-        members = left & (np.min(distances, axis=0) <= RADIUS)
+        apart = np.min(distances, axis=0)
+        as_good = np.abs(log_likelihoods - log_likelihoods[leader]) <= same
+        near = as_good & (apart <= RADIUS + errors + errors[leader])
+        members = left & ((apart <= RADIUS) | near)
         found.append(np.flatnonzero(members))
         left &= ~members
 
@@ -117,6 +128,18 @@ def limits(fits: pd.DataFrame, n_components: int) -> tuple[np.ndarray, list[Limi
         places[left] = len(named)
         named.append(Limit("other", (), OTHER))
     return places, named
+
+
+def _errors(fits: pd.DataFrame) -> np.ndarray:
+    """Return how far fits may lie off their fixed points, in units, shape (fits,).
+
+    To first order f / (1 - rate), f the map residual and rate that of EM in theory; the error bound
+    of the nodes comes on top. Where there is no rate below 1 it is not known, and 0 here.
+    """
+    lack = 1.0 - fits["rate_theory"].to_numpy(float)
+    residuals = fits["map_residual"].to_numpy(float)
+    distances = np.divide(residuals, lack, out=np.full(len(fits), np.nan), where=lack > 0)
+    return np.nan_to_num(distances + fits["compression_error_bound"].to_numpy(float))
 
 
 def limit_distance(first: Limit, second: Limit) -> float:

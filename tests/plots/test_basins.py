@@ -55,6 +55,7 @@ def planted(centres, sizes, random, n_components, order=None):
                 for k in range(n_components)
             }
             likelihood = {"log_likelihood": -100.0 * (owner + 1), "sample_scale": 2.0}
+            likelihood |= {"map_residual": 1e-9, "rate_theory": 0.5, "compression_error_bound": 0.0}
             rows.append(values | likelihood | {"outcome": "converged", "n_iter": 5})
             owners.append(owner)
     shuffle = random.permutation(len(rows))
@@ -90,6 +91,35 @@ def test_limits_agree_with_pairs_of_fits():
                 np.abs(theta[i][list(order)] - theta[j]).max() for order in permutations((0, 1))
             )
             assert (places[i] == places[j]) == (near <= RADIUS)
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.99, 0.999999])
+def test_a_limit_is_one_however_slowly_it_is_reached(rate):
+    """EM as its linear map, from starts on all sides of two optima, to a map residual of 1e-8."""
+    random = np.random.default_rng(13)
+    slow, beside = np.array([0.5, 1.0, 1.0]), np.array([0.5, 1.0 + 0.012, 1.0])
+    frame = np.array([[0.6, 0.8, 0.0], [0.8, -0.6, 0.0], [0.0, 0.0, 1.0]])  # the slow one first
+    rows = []
+    for optimum, fastest, top in ((slow, rate, -100.0), (beside, 0.5, -100.01)):
+        rates = np.array([fastest, 0.3, 0.1])
+        for _ in range(40):
+            away = random.uniform(-0.4, 0.4, 3)  # in the frame of the map's directions
+            while (residual := np.abs(frame @ ((1 - rates) * away)).max()) > 1e-8:
+                # Of a slow map many steps at once, by which the residual falls by a hundredth.
+                away *= rates ** max(1, round(0.01 / (1 - fastest)))
+            end = optimum + frame @ away
+            rows.append(
+                dict(zip(("weight_0", "mean_0", "scale_0"), end, strict=True))
+                | {"log_likelihood": top - 500.0 * np.sum((1 - rates) * away**2)}
+                | {"rate_theory": fastest, "map_residual": residual, "outcome": "converged"}
+                | {"sample_scale": 1.0, "compression_error_bound": 0.0, "n_iter": 5}
+            )
+    fits = pd.DataFrame(rows)
+    spread = np.ptp(fits["mean_0"][:40])
+    assert (spread > 2 * RADIUS) == (rate > 0.9999)
+    places, named = limits(fits, 1)
+    assert places.tolist() == [0] * 40 + [1] * 40
+    assert [limit.name for limit in named] == ["A", "B"]
 
 
 def test_outcomes_and_small_limits_have_names_of_their_own():
