@@ -156,13 +156,11 @@ class Group:
         return f"replicate {replicate}" + (f", start {start}" if cell.starts > 1 else "")
 
     def spread_starts(self, cell: Cell, most: int) -> np.ndarray:
-        """Return at most `most` starts, ascending: evenly spread, the representative one added."""
+        """Return at most `most` starts, ascending, evenly spread but for the representative one."""
         _, start = self.representatives[cell.id]
-        for count in (most, most - 1):
-            starts = np.unique(np.linspace(0, cell.starts - 1, count).round().astype(int))
-            if start in starts:
-                return starts
-        return np.union1d(starts, [start])
+        starts = np.unique(np.linspace(0, cell.starts - 1, most).round().astype(int))
+        starts[np.argmin(np.abs(starts - start))] = start
+        return starts
 
     def representative(self, cell: Cell) -> pd.DataFrame:
         """Return the trace of the cell's representative fit, by iteration."""

@@ -288,7 +288,7 @@ def test_the_map_marks_the_fit_that_is_shown(group):
 
 def test_few_starts_are_spread_and_hold_the_one_that_is_shown(group):
     cell = group.cells[0]
-    assert group.spread_starts(cell, 4).tolist() == [0, 7, 8, 15]
+    assert group.spread_starts(cell, 4).tolist() == [0, 7, 10, 15]
     assert group.spread_starts(cell, 16).tolist() == list(range(16))
     first = replace(group, representatives={cell.id: (0, 0)})
     assert first.spread_starts(cell, 4).tolist() == [0, 5, 10, 15]
