@@ -122,6 +122,8 @@ def run_params(plan: Plan, cell: Cell) -> dict[str, str]:
     """
     columns = (*FACTORS, "sample_size", "n_components", "replicates", "starts")
     params = {name: getattr(cell, name) for name in columns} | {"seed": plan.config["seed"]}
+    if plan.overrides:
+        params["overrides"] = " ".join(plan.overrides)
     for key, value in run_settings(plan, cell).items():
         if key not in OF_THE_STUDY:
             params |= _flat(f"config/{key}", value)

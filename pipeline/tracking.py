@@ -57,9 +57,10 @@ class Store:
 
 def synchronize(
     settings: dict[str, Any],
+    root: Path,
     experiment: str,
-    description: str,
-    view: str,
+    description: str | None,
+    view: views.View,
     results: str,
     runs: Sequence[Run],
     details: Details,
@@ -74,8 +75,10 @@ def synchronize(
     Parameters
     ----------
     settings : the config's `tracking`, with backend `sqlite` or `server`
-    description : Markdown, shown on the experiment's page
-    view : value of the tag that sets which columns and charts its links open
+    root : where a database that is given by a relative path lies
+    description : str or None
+        Markdown, shown on the experiment's page; None leaves the one that is there.
+    view : the columns and charts that the links open
     results : str
         Names the results folder: runs of other folders are not touched.
     details : callable
@@ -88,8 +91,9 @@ def synchronize(
     TrackingError
         If the store cannot be used.
     """
-    with _open(settings) as store:
-        experiment_id = _experiment(store, experiment, {NOTE: description, views.TAG: view})
+    tags = {view.tag: view.value} | ({} if description is None else {NOTE: description})
+    with _open(settings, root) as store:
+        experiment_id = _experiment(store, experiment, tags)
         present = _present(store, experiment_id, results)
         kept: dict[str, str] = {}
         written = 0
@@ -110,8 +114,8 @@ def synchronize(
                 _delete(store, each)
     page = f"{store.ui}/#/experiments/{experiment_id}"
     return Tracked(
-        experiment_url=f"{page}/runs{views.TABLE}",
-        charts_url=f"{page}/runs{views.CHARTS}",
+        experiment_url=f"{page}/runs{view.table}",
+        charts_url=f"{page}/runs{view.charts}",
         run_urls={run.cell: f"{page}/runs/{kept[run.cell]}{views.PLAIN}" for run in runs},
         written=written,
         unchanged=len(runs) - written,
@@ -120,7 +124,7 @@ def synchronize(
 
 
 @contextmanager
-def _open(settings: dict[str, Any]) -> Iterator[Store]:
+def _open(settings: dict[str, Any], root: Path) -> Iterator[Store]:
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     # Some 15 seconds for a server that is gone, where MLflow would take minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")
@@ -138,7 +142,7 @@ def _open(settings: dict[str, Any]) -> Iterator[Store]:
             _check_server(uri)
             yield Store(MlflowClient(uri), uri.rstrip("/"), None)
             return
-        database = _database(uri)
+        database = _database(uri, root)
         with _locked(database):
             artifacts = database.parent / ARTIFACTS
             if not database.exists():
@@ -172,11 +176,11 @@ def _check_server(uri: str) -> None:
         raise TrackingError(f"tracking.uri {uri}: no server answers ({reason})") from error
 
 
-def _database(uri: str) -> Path:
+def _database(uri: str, root: Path) -> Path:
     path = uri.partition("?")[0].removeprefix("sqlite:///")
     if not path or path.startswith(("sqlite:", ":memory:")):
         raise TrackingError(f"tracking.uri: got {uri!r}; allowed: sqlite:///file.db")
-    return Path(path).absolute()
+    return (root / path).absolute()
 
 
 @contextmanager

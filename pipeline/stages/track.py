@@ -1,4 +1,9 @@
-"""The stage that shows the result files in MLflow: `python -m pipeline.stages.track FOLDER`."""
+"""The stage that shows the result files in MLflow: `python -m pipeline.stages.track FOLDER`.
+
+In a copy of the project that is made for one run and then removed, `workspace=DIR` names the folder
+of the project itself, whose store is used, and `copy=NAME` the copy: its runs begin with that name,
+and replace no others.
+"""
 
 import hashlib
 import logging
@@ -10,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline import runs, tracking, views
-from pipeline.errors import TrackingError
+from pipeline.errors import InputError, TrackingError
 from pipeline.files import write_text
 from pipeline.plan import FILE, Cell, Plan, digest, read_plan
 from pipeline.progress import progress
@@ -32,11 +37,18 @@ FIGURES_CELLS = 24
 log = logging.getLogger(__name__)
 
 
-def track(folder: Path) -> None:
+def track(folder: Path, workspace: str = ".", copy: str = "") -> None:
     """Show the results of `folder` in MLflow, and write `mlflow_links.html` there.
+
+    Parameters
+    ----------
+    workspace : the project's folder, where the store lies unless `tracking.uri` says otherwise
+    copy : name of the working directory as a copy of `workspace`; of no account if it is that
 
     Raises
     ------
+    InputError
+        If `workspace` is no folder, or the copy has no name.
     TrackingError
         If the tracking store cannot be used; the files in `folder` are complete all the same.
     """
@@ -45,22 +57,28 @@ def track(folder: Path) -> None:
     if settings["backend"] == "none":
         log.info("track: nothing to do (tracking=none)")
         return
+    root = Path(workspace).absolute()
+    prefix = _prefix(root, copy)
     check_parts(folder, plan, [FITS, TRACES])
     statistics = read_statistics(folder, plan).set_index("cell")
     try:
         with progress("track", len(plan.cells)) as advance:
             tracked = tracking.synchronize(
                 settings,
+                root,
                 plan.experiment,
-                description=experiment_note(plan, folder),
-                view=views.view_tag(plan.cells),
-                results=_shown(folder),
-                runs=cell_runs(plan, folder, statistics),
+                # The verdicts on a page of many results are those of the workspace.
+                description=None if prefix else experiment_note(plan, folder),
+                view=views.make_view(plan.cells, plan.overrides),
+                results=prefix + _shown(folder),
+                runs=cell_runs(plan, folder, statistics, prefix),
                 details=lambda each: run_details(plan, folder, statistics, each),
                 advance=advance,
             )
     except TrackingError as error:
         remedy = f"the files are complete, track later: python -m pipeline.stages.track {folder}"
+        if prefix:
+            remedy = f"run {copy} again when the store can be used"
         raise TrackingError(f"{error}; {remedy}") from error
     write_text(folder / LINKS, links_page(plan, tracked))
     log.info(
@@ -72,6 +90,17 @@ def track(folder: Path) -> None:
         tracked.experiment_url,
         " (start the UI with: make ui)" if settings["backend"] == "sqlite" else "",
     )
+
+
+def _prefix(workspace: Path, copy: str) -> str:
+    """Return what tells the runs of a copy from the workspace's: nothing in the workspace."""
+    if not workspace.is_dir():
+        raise InputError(f"workspace: got {str(workspace)!r}; allowed: the project's folder")
+    if workspace.samefile("."):
+        return ""
+    if not copy:
+        raise InputError("copy: got ''; allowed: the name of this copy of the workspace")
+    return f"{copy}:"
 
 
 def experiment_note(plan: Plan, folder: Path) -> str:
@@ -86,8 +115,13 @@ def experiment_note(plan: Plan, folder: Path) -> str:
     return "\n".join([asked, "", *verdicts])
 
 
-def cell_runs(plan: Plan, folder: Path, statistics: pd.DataFrame) -> list[runs.Run]:
-    """Return what MLflow shall show of each cell of a plan, but for metrics and notes."""
+def cell_runs(
+    plan: Plan, folder: Path, statistics: pd.DataFrame, prefix: str = ""
+) -> list[runs.Run]:
+    """Return what MLflow shall show of each cell of a plan, but for metrics and notes.
+
+    `prefix` begins the names of the runs and the paths of the samples.
+    """
     names = runs.run_names(plan.cells)
     source = "".join(Path(str(module.__file__)).read_text("utf-8") for module in (runs, tracking))
     result = []
@@ -116,11 +150,11 @@ def cell_runs(plan: Plan, folder: Path, statistics: pd.DataFrame) -> list[runs.R
         result.append(
             runs.Run(
                 cell=cell.id,
-                name=names[cell.id],
+                name=" ".join(filter(None, [prefix.removesuffix(":"), names[cell.id]])),
                 content=digest(content),
                 params=params,
                 settings=settings,
-                source=data_source(plan, folder, cell),
+                source=data_source(plan, folder, cell, prefix),
                 snapshots=snapshots,
                 artifacts=artifacts,
             )
@@ -179,13 +213,13 @@ def group_figures(plan: Plan, folder: Path, cell: Cell) -> list[Path]:
     return figures
 
 
-def data_source(plan: Plan, folder: Path, cell: Cell) -> runs.DataSource:
+def data_source(plan: Plan, folder: Path, cell: Cell, prefix: str = "") -> runs.DataSource:
     """Name the samples that a cell is fitted to."""
     data = plan.data_set(cell)
     if data.observed is not None:
         path = str(plan.config["observed"][data.observed]["path"])
     else:
-        path = f"{_shown(folder)}/{data.file or FILE}"
+        path = f"{prefix}{_shown(folder)}/{data.file or FILE}"
     # The population has no points: its mixture is in the plan.
     n = 0 if data.sample_size == math.inf else data.n_points
     return runs.DataSource(data.id, data.key[:8], path, (data.replicates, n))
@@ -228,4 +262,4 @@ body {{ font: 1rem/1.5 sans-serif; max-width: 60rem; margin: 2rem auto; padding:
 
 
 if __name__ == "__main__":
-    run(track)
+    run(track, options=("workspace", "copy"))
