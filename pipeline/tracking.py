@@ -29,6 +29,10 @@ SNAPSHOT = "fit/snapshot"
 METRICS_PER_BATCH = 1000
 PARAMS_PER_BATCH = 100
 NOTE = "mlflow.note.content"
+# MLflow alone would wait for a quarter of an hour. So it is 10 seconds for a server that does not
+# answer at first, some 15 for one that goes in between, 100 for one that hangs in between.
+HEALTH_SECONDS = 10
+PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 
 Details = Callable[[Run], tuple[list[Metric], str]]
 T = TypeVar("T")
@@ -126,9 +130,8 @@ def synchronize(
 @contextmanager
 def _open(settings: dict[str, Any], root: Path) -> Iterator[Store]:
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    # Some 15 seconds for a server that is gone, where MLflow would take minutes.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
+    for name, value in PATIENCE.items():
+        os.environ.setdefault(name, value)
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
@@ -155,6 +158,12 @@ def _open(settings: dict[str, Any], root: Path) -> Iterator[Store]:
                 client._tracking_client.store._dispose_engine()
     except (MlflowException, SQLAlchemyError, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if server and "timed out" in reason:
+            retries, seconds = (os.environ[name] for name in PATIENCE)
+            reason = (
+                f"the server takes requests and does not answer: none of {1 + int(retries)} within "
+                f"{seconds} s (MLFLOW_HTTP_REQUEST_TIMEOUT)"
+            )
         hint = "" if server else " (if the database is damaged, delete it: track makes it anew)"
         raise TrackingError(f"tracking.uri {uri}: {reason}{hint}") from error
 
@@ -167,7 +176,7 @@ def _check_server(uri: str) -> None:
     if not uri.startswith(("http://", "https://")):
         return
     try:
-        with urlopen(f"{uri.rstrip('/')}/health", timeout=10):
+        with urlopen(f"{uri.rstrip('/')}/health", timeout=HEALTH_SECONDS):
             pass
     except HTTPError:
         return

@@ -86,7 +86,7 @@ def _state(cells: Sequence[Cell], overrides: Sequence[str]) -> dict[str, Any]:
         "selectedColumns": list(widths),
         # What sets the cells apart first: MLflow's own order is metrics, then parameters.
         "columnOrder": [RUN_NAME, CREATED, *widths, DURATION],
-        "columnWidths": {RUN_NAME: 175, CREATED: 130, **widths},
+        "columnWidths": {RUN_NAME: 172, CREATED: 138, **widths},
         "orderByKey": "attributes.start_time",
         "orderByAsc": False,
         "runsHiddenMode": "FIRST_20_RUNS",
@@ -136,11 +136,12 @@ def _pictures() -> dict[str, Any]:
 
 
 def _chart(name: str, kind: str, section: str) -> dict[str, Any]:
+    """Return what every chart has; its title is short, as the section says the rest."""
     return {
         "uuid": name,
         "type": kind,
         "metricSectionId": section,
-        "displayName": name,
+        "displayName": name.partition("/")[2],
         "runsCountToCompare": 20,
         "deleted": False,
         "isGenerated": False,

@@ -58,7 +58,7 @@ def track(folder: Path, workspace: str = ".", copy: str = "") -> None:
         log.info("track: nothing to do (tracking=none)")
         return
     root = Path(workspace).absolute()
-    prefix = _prefix(root, copy)
+    name = _copy_name(root, copy)
     check_parts(folder, plan, [FITS, TRACES])
     statistics = read_statistics(folder, plan).set_index("cell")
     try:
@@ -68,17 +68,17 @@ def track(folder: Path, workspace: str = ".", copy: str = "") -> None:
                 root,
                 plan.experiment,
                 # The verdicts on a page of many results are those of the workspace.
-                description=None if prefix else experiment_note(plan, folder),
+                description=None if name else experiment_note(plan, folder),
                 view=views.make_view(plan.cells, plan.overrides),
-                results=prefix + _shown(folder),
-                runs=cell_runs(plan, folder, statistics, prefix),
+                results=f"{name}:{_shown(folder)}" if name else _shown(folder),
+                runs=cell_runs(plan, folder, statistics, name),
                 details=lambda each: run_details(plan, folder, statistics, each),
                 advance=advance,
             )
     except TrackingError as error:
         remedy = f"the files are complete, track later: python -m pipeline.stages.track {folder}"
-        if prefix:
-            remedy = f"run {copy} again when the store can be used"
+        if name:
+            remedy = f"run {name} again when the store can be used"
         raise TrackingError(f"{error}; {remedy}") from error
     write_text(folder / LINKS, links_page(plan, tracked))
     log.info(
@@ -92,15 +92,15 @@ def track(folder: Path, workspace: str = ".", copy: str = "") -> None:
     )
 
 
-def _prefix(workspace: Path, copy: str) -> str:
-    """Return what tells the runs of a copy from the workspace's: nothing in the workspace."""
+def _copy_name(workspace: Path, copy: str) -> str:
+    """Return the name of the working directory as a copy of the workspace; of itself, none."""
     if not workspace.is_dir():
         raise InputError(f"workspace: got {str(workspace)!r}; allowed: the project's folder")
     if workspace.samefile("."):
         return ""
     if not copy:
         raise InputError("copy: got ''; allowed: the name of this copy of the workspace")
-    return f"{copy}:"
+    return copy
 
 
 def experiment_note(plan: Plan, folder: Path) -> str:
@@ -115,14 +115,12 @@ def experiment_note(plan: Plan, folder: Path) -> str:
     return "\n".join([asked, "", *verdicts])
 
 
-def cell_runs(
-    plan: Plan, folder: Path, statistics: pd.DataFrame, prefix: str = ""
-) -> list[runs.Run]:
+def cell_runs(plan: Plan, folder: Path, statistics: pd.DataFrame, copy: str = "") -> list[runs.Run]:
     """Return what MLflow shall show of each cell of a plan, but for metrics and notes.
 
-    `prefix` begins the names of the runs and the paths of the samples.
+    The names of a copy's runs begin with that of the copy.
     """
-    names = runs.run_names(plan.cells)
+    names = {cell: f"{copy} {name}".lstrip() for cell, name in runs.run_names(plan.cells).items()}
     source = "".join(Path(str(module.__file__)).read_text("utf-8") for module in (runs, tracking))
     result = []
     for cell in plan.cells:
@@ -150,11 +148,11 @@ def cell_runs(
         result.append(
             runs.Run(
                 cell=cell.id,
-                name=" ".join(filter(None, [prefix.removesuffix(":"), names[cell.id]])),
+                name=names[cell.id],
                 content=digest(content),
                 params=params,
                 settings=settings,
-                source=data_source(plan, folder, cell, prefix),
+                source=data_source(plan, folder, cell),
                 snapshots=snapshots,
                 artifacts=artifacts,
             )
@@ -213,13 +211,13 @@ def group_figures(plan: Plan, folder: Path, cell: Cell) -> list[Path]:
     return figures
 
 
-def data_source(plan: Plan, folder: Path, cell: Cell, prefix: str = "") -> runs.DataSource:
+def data_source(plan: Plan, folder: Path, cell: Cell) -> runs.DataSource:
     """Name the samples that a cell is fitted to."""
     data = plan.data_set(cell)
     if data.observed is not None:
         path = str(plan.config["observed"][data.observed]["path"])
     else:
-        path = f"{prefix}{_shown(folder)}/{data.file or FILE}"
+        path = f"{_shown(folder)}/{data.file or FILE}"
     # The population has no points: its mixture is in the plan.
     n = 0 if data.sample_size == math.inf else data.n_points
     return runs.DataSource(data.id, data.key[:8], path, (data.replicates, n))

@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
+from pipeline.views import METRICS
 from tests.browser.chromium import PATIENCE
 
 expect.set_options(timeout=1000 * PATIENCE)
 NAMES = {"random_points", "kmeans_pp"}
+WHOLE = "each => each.scrollWidth <= each.clientWidth"
 LOADED = "image => image.complete && image.naturalWidth > 0"
 
 
@@ -42,13 +44,20 @@ def test_the_table_has_the_cells_with_their_factors_and_measures(page, links, st
     for init, shown in medians.items():
         assert float(shown) == pytest.approx(statistics.loc[init, "n_iter_median"], abs=1e-3)
     assert cells(page, "params.`sample_size`") == ["60", "60"]
+    # All of them fit, in the view's order.
+    headers = page.locator(".ag-header-cell-text, .ag-header-cell-label").all()
+    texts = [each.inner_text() for each in headers if each.is_visible()]
+    wanted = ["mixture", "sample_size", "init", *METRICS]
+    assert [text for text in dict.fromkeys(texts) if text in wanted] == wanted
+    assert page.locator(".ag-body-horizontal-scroll-viewport").evaluate(WHOLE)
 
 
 def test_the_charts_lay_the_runs_over_one_another(page, links):
     page.goto(links["their charts"])
     for section in ("log_likelihood_gap", "params", "n_iter"):
         expect(page.get_by_text(section, exact=True).first).to_be_visible()
-    expect(page.get_by_text("log_likelihood_gap/median", exact=True)).to_be_visible()
+    for title in ("median", "weight_0"):
+        expect(page.get_by_text(title, exact=True).first).to_be_visible()
     # Both runs, with more than the values at the first and the last iteration.
     page.wait_for_function(
         """names => {
