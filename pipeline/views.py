@@ -69,12 +69,13 @@ def make_view(cells: Sequence[Cell], overrides: Sequence[str] = ()) -> View:
 
 
 def _state(cells: Sequence[Cell], overrides: Sequence[str]) -> dict[str, Any]:
-    factors = _factors(cells)
-    texts = {name: [str(getattr(cell, name)) for cell in cells] for name in factors}
-    if overrides:
-        texts["overrides"] = [" ".join(overrides)[:LONGEST]]
-    widths = {f"params.`{name}`": _width(name, *values) for name, values in texts.items()}
+    widths = {
+        f"params.`{name}`": _width(name, *(str(getattr(cell, name)) for cell in cells))
+        for name in _factors(cells)
+    }
     widths |= {f"metrics.`{name}`": _width(name) for name in METRICS}
+    if overrides:
+        widths["params.`overrides`"] = _width("overrides", " ".join(overrides)[:LONGEST])
     sections = [
         {"uuid": name, "name": name, "display": name != CLOSED, "isReordered": True}
         for name in (*SECTIONS, CLOSED)
@@ -136,12 +137,11 @@ def _pictures() -> dict[str, Any]:
 
 
 def _chart(name: str, kind: str, section: str) -> dict[str, Any]:
-    """Return what every chart has; its title is short, as the section says the rest."""
     return {
         "uuid": name,
         "type": kind,
         "metricSectionId": section,
-        "displayName": name.partition("/")[2],
+        "displayName": name,
         "runsCountToCompare": 20,
         "deleted": False,
         "isGenerated": False,

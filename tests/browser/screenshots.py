@@ -53,7 +53,7 @@ def photograph(browser: Browser, runs: str) -> None:
     }
     PICTURES.mkdir(exist_ok=True)
     for name, (address, prepare) in pages.items():
-        with new_page(browser, width=1400, height=900) as page:
+        with new_page(browser, width=1440, height=900) as page:
             page.goto(runs + address)
             prepare(page)
             _save(page.screenshot(animations="disabled"), PICTURES / f"mlflow-{name}.png")
@@ -90,6 +90,8 @@ def _figures(page: Page) -> None:
     # The folder of this one machine.
     page.get_by_text("Path: file:").evaluate("path => path.style.visibility = 'hidden'")
     page.wait_for_function("[...document.images].some(image => image.width > 500)")
+    # The folder unfolds slowly: nothing can be clicked before it is still.
+    page.get_by_text("snapshots.png", exact=True).click(trial=True)
 
 
 def _compare(page: Page) -> None:
