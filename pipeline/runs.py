@@ -122,6 +122,8 @@ def run_params(plan: Plan, cell: Cell) -> dict[str, str]:
     """
     columns = (*FACTORS, "sample_size", "n_components", "replicates", "starts")
     params = {name: getattr(cell, name) for name in columns} | {"seed": plan.config["seed"]}
+    if plan.overrides:
+        params["overrides"] = " ".join(plan.overrides)
     for key, value in run_settings(plan, cell).items():
         if key not in OF_THE_STUDY:
             params |= _flat(f"config/{key}", value)
@@ -285,18 +287,17 @@ def _iterations(value: float) -> str:
 
 
 def _table(cell: Cell, row: pd.Series, estimates: pd.Series) -> str:
-    lines = [
-        "| parameter | truth | representative fit | bias ± MCSE | RMSE ± MCSE |",
-        "|:---|---:|---:|---:|---:|",
-    ]
+    columns = ["parameter", "truth", "representative fit", "bias ± MCSE", "RMSE ± MCSE"]
+    rows = [columns, [":---"] + ["---:"] * 4]
     for name in parameter_columns(cell.n_components):
         error = [
             _number(row.get(f"{kind}_{name}"), row.get(f"{kind}_{name}_mcse"))
             for kind in ("bias", "rmse")
         ]
-        truth, fitted = _number(row.get(f"true_{name}")), _number(estimates.get(name))
-        lines.append(f"| {name} | {truth} | {fitted} | {error[0]} | {error[1]} |")
-    return "\n".join(lines)
+        rows.append([name, _number(row.get(f"true_{name}")), _number(estimates.get(name)), *error])
+    # MLflow sets a table's columns without a gap; the line of dashes stays as it is.
+    gaps = [" | " if number == 1 else " |&emsp;" for number in range(len(rows))]
+    return "\n".join(f"| {gap.join(cells)} |" for gap, cells in zip(gaps, rows, strict=True))
 
 
 def _number(value: Any, mcse: Any = None) -> str:

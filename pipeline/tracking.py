@@ -29,6 +29,10 @@ SNAPSHOT = "fit/snapshot"
 METRICS_PER_BATCH = 1000
 PARAMS_PER_BATCH = 100
 NOTE = "mlflow.note.content"
+# MLflow alone would wait for a quarter of an hour. So it is 10 seconds for a server that does not
+# answer at first, some 15 for one that goes in between, 100 for one that hangs in between.
+HEALTH_SECONDS = 10
+PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 
 Details = Callable[[Run], tuple[list[Metric], str]]
 T = TypeVar("T")
@@ -57,9 +61,10 @@ class Store:
 
 def synchronize(
     settings: dict[str, Any],
+    root: Path,
     experiment: str,
-    description: str,
-    view: str,
+    description: str | None,
+    view: views.View,
     results: str,
     runs: Sequence[Run],
     details: Details,
@@ -74,8 +79,10 @@ def synchronize(
     Parameters
     ----------
     settings : the config's `tracking`, with backend `sqlite` or `server`
-    description : Markdown, shown on the experiment's page
-    view : value of the tag that sets which columns and charts its links open
+    root : where a database that is given by a relative path lies
+    description : str or None
+        Markdown, shown on the experiment's page; None leaves the one that is there.
+    view : the columns and charts that the links open
     results : str
         Names the results folder: runs of other folders are not touched.
     details : callable
@@ -88,8 +95,9 @@ def synchronize(
     TrackingError
         If the store cannot be used.
     """
-    with _open(settings) as store:
-        experiment_id = _experiment(store, experiment, {NOTE: description, views.TAG: view})
+    tags = {view.tag: view.value} | ({} if description is None else {NOTE: description})
+    with _open(settings, root) as store:
+        experiment_id = _experiment(store, experiment, tags)
         present = _present(store, experiment_id, results)
         kept: dict[str, str] = {}
         written = 0
@@ -110,8 +118,8 @@ def synchronize(
                 _delete(store, each)
     page = f"{store.ui}/#/experiments/{experiment_id}"
     return Tracked(
-        experiment_url=f"{page}/runs{views.TABLE}",
-        charts_url=f"{page}/runs{views.CHARTS}",
+        experiment_url=f"{page}/runs{view.table}",
+        charts_url=f"{page}/runs{view.charts}",
         run_urls={run.cell: f"{page}/runs/{kept[run.cell]}{views.PLAIN}" for run in runs},
         written=written,
         unchanged=len(runs) - written,
@@ -120,11 +128,10 @@ def synchronize(
 
 
 @contextmanager
-def _open(settings: dict[str, Any]) -> Iterator[Store]:
+def _open(settings: dict[str, Any], root: Path) -> Iterator[Store]:
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    # Some 15 seconds for a server that is gone, where MLflow would take minutes.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
+    for name, value in PATIENCE.items():
+        os.environ.setdefault(name, value)
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
@@ -138,7 +145,7 @@ def _open(settings: dict[str, Any]) -> Iterator[Store]:
             _check_server(uri)
             yield Store(MlflowClient(uri), uri.rstrip("/"), None)
             return
-        database = _database(uri)
+        database = _database(uri, root)
         with _locked(database):
             artifacts = database.parent / ARTIFACTS
             if not database.exists():
@@ -151,6 +158,12 @@ def _open(settings: dict[str, Any]) -> Iterator[Store]:
                 client._tracking_client.store._dispose_engine()
     except (MlflowException, SQLAlchemyError, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if server and "timed out" in reason:
+            retries, seconds = (os.environ[name] for name in PATIENCE)
+            reason = (
+                f"the server takes requests and does not answer: none of {1 + int(retries)} within "
+                f"{seconds} s (MLFLOW_HTTP_REQUEST_TIMEOUT)"
+            )
         hint = "" if server else " (if the database is damaged, delete it: track makes it anew)"
         raise TrackingError(f"tracking.uri {uri}: {reason}{hint}") from error
 
@@ -163,7 +176,7 @@ def _check_server(uri: str) -> None:
     if not uri.startswith(("http://", "https://")):
         return
     try:
-        with urlopen(f"{uri.rstrip('/')}/health", timeout=10):
+        with urlopen(f"{uri.rstrip('/')}/health", timeout=HEALTH_SECONDS):
             pass
     except HTTPError:
         return
@@ -172,11 +185,11 @@ def _check_server(uri: str) -> None:
         raise TrackingError(f"tracking.uri {uri}: no server answers ({reason})") from error
 
 
-def _database(uri: str) -> Path:
+def _database(uri: str, root: Path) -> Path:
     path = uri.partition("?")[0].removeprefix("sqlite:///")
     if not path or path.startswith(("sqlite:", ":memory:")):
         raise TrackingError(f"tracking.uri: got {uri!r}; allowed: sqlite:///file.db")
-    return Path(path).absolute()
+    return (root / path).absolute()
 
 
 @contextmanager

@@ -8,17 +8,14 @@ import base64
 import json
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline.plan import Cell
 from pipeline.tables import parameter_columns
 
-KEY = "em-convergence"
-TAG = f"mlflow.sharedViewState.{KEY}"
 # Without the workflow type the experiment's page opens on a view without runs.
 PLAIN = "?workflowType=machine_learning"
-TABLE = f"{PLAIN}&viewStateShareKey={KEY}"
-CHARTS = f"{TABLE}&compareRunsMode=CHART"
 METRICS = ("converged_share", "n_iter/median", "n_iter/q90", "statistics/rmse_mean_0")
 # MLflow makes a chart of every metric, in the section of what stands before its slash; these are
 # the sections in order. The last holds some hundred bars, and opens by a click.
@@ -26,17 +23,59 @@ SECTIONS = ("log_likelihood_gap", "params", "n_iter", "Model metrics", "log_like
 CLOSED = "statistics"
 
 
-def view_tag(cells: Sequence[Cell]) -> str:
-    """Return the value of the experiment's tag `TAG`: a view for the runs of `cells`."""
-    state = json.dumps(_state(cells), separators=(",", ":")).encode()
+# The table's columns that are always there, under MLflow's own names.
+RUN_NAME, CREATED, DURATION = "attributes.`Run Name`", "runDateAndNestInfo", "duration"
+CHARACTER, MARGIN = 6.5, 24  # pixels
+NARROWEST = 80
+LONGEST = 40  # characters of the overrides that the table shows
+
+
+@dataclass(frozen=True)
+class View:
+    """A saved view: `value` is that of the experiment's tag `tag`."""
+
+    key: str
+    value: str
+
+    @property
+    def tag(self) -> str:
+        """The tag that holds the view."""
+        return f"mlflow.sharedViewState.{self.key}"
+
+    @property
+    def table(self) -> str:
+        """What follows the address of the experiment's runs: the table in this view."""
+        return f"{PLAIN}&viewStateShareKey={self.key}"
+
+    @property
+    def charts(self) -> str:
+        """The charts of this view."""
+        return f"{self.table}&compareRunsMode=CHART"
+
+
+def make_view(cells: Sequence[Cell], overrides: Sequence[str] = ()) -> View:
+    """Return the view for the runs of `cells`; what was overridden has a column, and its own view.
+
+    An experiment's runs may come from several results folders, as the jobs of a multirun do:
+    those without overrides keep the view without that column.
+    """
+    key, name = "em-convergence", "Convergence"
+    if overrides:
+        key, name = f"{key}-overrides", f"{name}, overrides"
+    state = json.dumps(_state(cells, overrides), separators=(",", ":")).encode()
     packed = "deflate;" + base64.b64encode(zlib.compress(state, 9)).decode()
     # No clock readings: the same cells have the same tag.
-    return json.dumps({"name": "Convergence", "createdAt": 0, "updatedAt": 0, "state": packed})
+    return View(key, json.dumps({"name": name, "createdAt": 0, "updatedAt": 0, "state": packed}))
 
 
-def _state(cells: Sequence[Cell]) -> dict[str, Any]:
-    columns = [f"params.`{name}`" for name in _factors(cells)]
-    columns += [f"metrics.`{name}`" for name in METRICS]
+def _state(cells: Sequence[Cell], overrides: Sequence[str]) -> dict[str, Any]:
+    widths = {
+        f"params.`{name}`": _width(name, *(str(getattr(cell, name)) for cell in cells))
+        for name in _factors(cells)
+    }
+    widths |= {f"metrics.`{name}`": _width(name) for name in METRICS}
+    if overrides:
+        widths["params.`overrides`"] = _width("overrides", " ".join(overrides)[:LONGEST])
     sections = [
         {"uuid": name, "name": name, "display": name != CLOSED, "isReordered": True}
         for name in (*SECTIONS, CLOSED)
@@ -45,7 +84,10 @@ def _state(cells: Sequence[Cell]) -> dict[str, Any]:
     parameters = parameter_columns(max(cell.n_components for cell in cells))
     charts += [_curve(f"params/{name}", "linear") for name in parameters]
     return {
-        "selectedColumns": columns,
+        "selectedColumns": list(widths),
+        # What sets the cells apart first: MLflow's own order is metrics, then parameters.
+        "columnOrder": [RUN_NAME, CREATED, *widths, DURATION],
+        "columnWidths": {RUN_NAME: 172, CREATED: 138, **widths},
         "orderByKey": "attributes.start_time",
         "orderByAsc": False,
         "runsHiddenMode": "FIRST_20_RUNS",
@@ -55,11 +97,19 @@ def _state(cells: Sequence[Cell]) -> dict[str, Any]:
     }
 
 
+def _width(*texts: str) -> int:
+    return max(NARROWEST, MARGIN + round(CHARACTER * max(map(len, texts))))
+
+
 def _factors(cells: Sequence[Cell]) -> list[str]:
-    """Return what a row of the table says of its cell: the models only if there are several."""
-    names = ["sample_size", "init", "algorithm"]
-    names += [name for name in ("mixture", "observed") if any(getattr(c, name) for c in cells)]
-    return names + (["model"] if len({cell.model for cell in cells}) > 1 else [])
+    """Return what a row of the table says of its cell.
+
+    An algorithm or a model that all cells share would take the place of a measure.
+    """
+    names = [name for name in ("mixture", "observed") if any(getattr(c, name) for c in cells)]
+    names += ["sample_size", "init"]
+    several = [n for n in ("algorithm", "model") if len({getattr(c, n) for c in cells}) > 1]
+    return names + several
 
 
 def _curve(metric: str, scale: str) -> dict[str, Any]:

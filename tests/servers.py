@@ -1,4 +1,4 @@
-"""MLflow's server, for as long as a `with` block lasts."""
+"""MLflow's server, and worse ones, for as long as a `with` block lasts."""
 
 import os
 import signal
@@ -6,11 +6,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
+from threading import Thread
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
 
 # A busy machine may take minutes for what takes a quiet one seconds.
 PATIENCE = 120
@@ -56,3 +58,63 @@ def _wait(server: subprocess.Popen, address: str, log: Path) -> None:
         except (URLError, OSError):
             time.sleep(0.1)
     raise RuntimeError(f"mlflow server did not start:\n{log.read_text()}")
+
+
+@contextmanager
+def silent_server() -> Iterator[str]:
+    """Accept connections and never answer, as a server that hangs does; yield its address."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(100)
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+@contextmanager
+def proxy(
+    address: str, delay: float = 0.0, answers: Callable[[str], bool] = lambda path: True
+) -> Iterator[tuple[str, list[str]]]:
+    """Pass requests on to a server, each after `delay` seconds.
+
+    Those that `answers` says no to are never answered. Yields the proxy's address and a list that
+    gets the method and path of each request.
+    """
+    requests: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            """Pass a request of any method on."""
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            requests.append(f"{self.command} {self.path}")
+            time.sleep(delay if answers(self.path) else PATIENCE)
+            headers = {k: v for k, v in self.headers.items() if k.lower() != "host"}
+            passed = Request(address + self.path, body or None, headers, method=self.command)
+            try:
+                answer = urlopen(passed, timeout=PATIENCE)
+            except HTTPError as error:
+                answer = error
+            with answer:
+                content = answer.read()
+            self.send_response(answer.status)
+            self.send_header("Content-Type", answer.headers.get("Content-Type", "text/plain"))
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_POST = do_PUT = do_PATCH = do_DELETE = do_GET
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            """Say nothing."""
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        block_on_close = False
+
+    server = Server(("127.0.0.1", 0), Handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", requests
+    finally:
+        server.shutdown()
+        server.server_close()

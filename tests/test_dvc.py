@@ -1,17 +1,27 @@
 """DVC on a fresh copy of the project: what an edit reruns, and nothing else."""
 
+import json
 import os
 import re
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from tests.servers import PATIENCE
 
 ROOT = Path(__file__).resolve().parent.parent
 ALL = {"plan", "generate", "fit", "aggregate", "report", "track"}
 ALWAYS = {"plan", "track"}
+
+# What MLflow itself does with its libraries is not this project's.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow")
 
 
 def environment() -> dict[str, str]:
@@ -74,17 +84,88 @@ def test_reruns_follow_what_changed(checkout: Path):
     assert git_status(checkout) == ""
 
 
-def test_experiments_with_overrides(checkout: Path):
-    # One experiment keeps the test short.
+@pytest.fixture
+def small(checkout: Path) -> Path:
+    """Return a checkout whose only experiment is the notebook's, without figures."""
     edit(checkout, "params.yaml", "  - convergence\n", "")
-    for line in (["git", "add", "-A"], ["git", "commit", "-q", "-m", "notebook alone"]):
+    edit(checkout, "conf/experiment/notebook.yaml", "seed: 1", "seed: 1\nreport: minimal")
+    commit(checkout, "notebook alone")
+    return checkout
+
+
+def commit(checkout: Path, message: str) -> None:
+    for line in (["git", "add", "-A"], ["git", "commit", "-q", "-m", message]):
         subprocess.run(line, cwd=checkout, check=True)
-    dvc(checkout, "exp", "run", "-S", 'overrides=["seed=7"]')
-    plan = yaml.safe_load((checkout / "results/notebook/plan.yaml").read_text())
+
+
+def runs_in_mlflow(checkout: Path) -> dict[str, Run]:
+    """Return the runs of the notebook's experiment by the results folder that they name."""
+    client = MlflowClient(f"sqlite:///{checkout / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("notebook")
+    runs = client.search_runs([experiment.experiment_id])
+    named = {run.data.tags["results"]: run for run in runs}
+    assert len(named) == len(runs)
+    return named
+
+
+def test_an_experiment_in_the_workspace(small: Path):
+    dvc(small, "exp", "run", "-n", "seven", "-S", 'overrides=["seed=7"]')
+    plan = yaml.safe_load((small / "results/notebook/plan.yaml").read_text())
     assert plan["config"]["seed"] == 7
-    assert "seed=7" in dvc(checkout, "params", "diff")
-    assert "results/notebook/metrics.json" in dvc(checkout, "metrics", "diff")
-    assert "mean_log_likelihood" in dvc(checkout, "metrics", "show")
+    assert "seed=7" in dvc(small, "params", "diff")
+    assert "results/notebook/metrics.json" in dvc(small, "metrics", "diff")
+    assert "mean_log_likelihood" in dvc(small, "metrics", "show")
+    # Its files are the workspace's, and so are its runs.
+    (run,) = runs_in_mlflow(small).values()
+    assert run.data.tags["results"] == "results/notebook"
+    assert run.info.run_name == "notebook n40"
+
+
+@pytest.fixture
+def queue(small: Path) -> Iterator[Path]:
+    """Return a checkout, and stop the workers of its queue in the end."""
+    yield small
+    dvc(small, "queue", "stop", "--kill")
+
+
+def test_queued_experiments_are_in_the_workspaces_store(queue: Path):
+    seeds = {"seven": 7, "eight": 8}
+    for name, seed in seeds.items():
+        dvc(queue, "exp", "run", "--queue", "-n", name, "-S", f'overrides=["seed={seed}"]')
+    # At once, and before there is a store.
+    dvc(queue, "queue", "start", "--jobs", "2")
+    end = time.monotonic() + PATIENCE
+    while (told := dvc(queue, "queue", "status")).count("Success") < len(seeds):
+        assert "Failed" not in told and time.monotonic() < end, told
+        time.sleep(1)
+    runs = runs_in_mlflow(queue)
+    assert set(runs) == {f"{name}:results/notebook" for name in seeds}
+
+    dvc(queue, "repro")
+    runs = runs_in_mlflow(queue)
+    assert set(runs) == {"results/notebook", *(f"{name}:results/notebook" for name in seeds)}
+    commit(queue, "reproduced")
+    shown = json.loads(dvc(queue, "exp", "show", "--json", "--rev", "HEAD~1"))
+    (baseline,) = [each for each in shown if each["rev"] != "workspace"]
+    metrics = {
+        each["name"]: each["revs"][0]["data"]["metrics"]["results/notebook/metrics.json"]["data"]
+        for each in baseline["experiments"]
+    }
+    assert set(metrics) == set(seeds)
+    for name, seed in seeds.items():
+        run = runs[f"{name}:results/notebook"]
+        assert run.info.status == "FINISHED"
+        assert run.info.run_name == f"{name} notebook n40"
+        assert run.data.params["seed"] == str(seed)
+        assert run.data.params["overrides"] == f"seed={seed}"
+        # The notebook is one cell: the study's numbers are the cell's.
+        rmse = [run.data.metrics[f"statistics/rmse_mean_{k}"] for k in range(2)]
+        assert metrics[name]["rmse_mean"] == pytest.approx(sum(rmse) / 2)
+        # Where it was computed is no more; what is shown of it is in the workspace.
+        assert run.info.artifact_uri.startswith((queue / "mlartifacts").as_uri())
+        assert (Path(run.info.artifact_uri.removeprefix("file://")) / "settings.yaml").is_file()
+        assert not list((queue / ".dvc/tmp/exps").glob("*/results"))
+    assert "results/notebook/metrics.json" in dvc(queue, "metrics", "diff", *seeds)
 
 
 def test_what_dvc_tracks_is_deterministic_and_names_no_machine():

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from contextlib import ExitStack
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -20,10 +21,11 @@ from pipeline.plan import read_plan, write_plan
 from pipeline.stages import track as stages_track
 from pipeline.stages.track import LINKS, links_page, track
 from pipeline.tables import STATISTICS, write_statistics
-from pipeline.tracking import Tracked
+from pipeline.tracking import PATIENCE, Tracked
+from pipeline.views import make_view
 from tests.conftest import ROOT
 from tests.factories import Study, make_study, write_tables
-from tests.servers import free_port, mlflow_server
+from tests.servers import free_port, mlflow_server, proxy, silent_server
 
 # What MLflow itself does with its libraries is not this project's.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow")
@@ -261,6 +263,52 @@ def test_folders_do_not_touch_each_others_runs(workspace, study):
     assert len(after) == 2 * len(before)
 
 
+def test_a_copy_of_the_project_tracks_into_its_workspace(workspace, study, monkeypatch):
+    track(laid_out(study, Path("results/notebook")), workspace=".", copy="of no account")
+    before = stored()
+    description = client().get_experiment_by_name("notebook").tags["mlflow.note.content"]
+    overridden = Study(**{**vars(study), "plan": replace(study.plan, overrides=("seed=7",))})
+    for name, other in {"seven": overridden, "edited": study}.items():
+        copy = workspace / "copies" / "random name"
+        copy.mkdir(parents=True)
+        with monkeypatch.context() as patch:
+            patch.chdir(copy)
+            for _ in range(2):
+                folder = laid_out(other, Path("results/notebook"))
+                track(folder, workspace=str(workspace), copy=name)
+            links = Links((folder / LINKS).read_text()).found
+        assert not list(copy.glob("ml*"))
+        shutil.rmtree(workspace / "copies")
+        runs = stored()
+        for cell in study.plan.cells:
+            run = runs[f"{name}:results/notebook", cell.id]
+            assert run.info.run_name == f"{name} {cell.init}"
+            assert run.data.params.get("overrides") == ("seed=7" if name == "seven" else None)
+            assert f"/runs/{run.info.run_id}" in links[cell.id]
+            assert len(artifacts(run, "images")) == 6
+    assert len(runs) == 6
+    assert all(runs[key].info.run_id == run.info.run_id for key, run in before.items())
+    tags = client().get_experiment_by_name("notebook").tags
+    assert tags["mlflow.note.content"] == description
+    assert {key for key in tags if "View" in key} == {
+        make_view(study.plan.cells, overrides).tag for overrides in ([], ["seed=7"])
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["workspace=nowhere", "copy=a"], "workspace: got "),
+        (["workspace=..", "copy="], "copy: got ''"),
+    ],
+)
+def test_a_copy_has_a_workspace_and_a_name(workspace, study, command, arguments, message):
+    folder = laid_out(study, Path("results/notebook"))
+    done = command("pipeline.stages.track", str(folder), *arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {message}")
+
+
 def test_two_processes_may_be_the_first_at_once(tmp_path, monkeypatch, study):
     monkeypatch.chdir(tmp_path)
     folders = [laid_out(study, Path(f"results/{k}/notebook")) for k in range(2)]
@@ -368,6 +416,82 @@ def test_a_server_that_goes_in_the_middle_is_told_and_made_up_for(tmp_path, monk
             assert len(runs) == len(study.plan.cells)
             assert {run.info.status for run in runs} == {"FINISHED"}
     assert (folder / LINKS).is_file()
+
+
+def served(address: str) -> list:
+    """Return the notebook's runs on a server."""
+    from mlflow import MlflowClient
+
+    store = MlflowClient(address)
+    (experiment,) = store.search_experiments(filter_string="name = 'notebook'")
+    return store.search_runs([experiment.experiment_id])
+
+
+def test_a_server_that_never_answers_is_given_up_and_made_up_for(command, workspace):
+    folder = workspace / "results" / "notebook"
+    with silent_server() as address:
+        done = command("pipeline", "tracking=server", f"tracking.uri={address}", "report=minimal")
+        assert done.returncode == 3, done.stderr
+        # Far less than MLflow would wait.
+        again = command("pipeline.stages.track", "experiment=notebook", timeout=60)
+        assert again.returncode == 3, again.stderr
+    for told in (done.stderr, again.stderr):
+        assert f"{address}: no server answers (timed out)" in told
+        assert "track later: python -m pipeline.stages.track results/notebook" in told
+    assert (folder / "report.html").is_file()
+    assert len(pd.read_parquet(folder / "fits")) == 1
+    with mlflow_server(workspace, int(address.rpartition(":")[2])):
+        for _ in range(2):
+            assert command("pipeline.stages.track", "experiment=notebook").returncode == 0
+            assert [run.info.status for run in served(address)] == ["FINISHED"]
+
+
+def test_a_server_that_hangs_in_the_middle_is_given_up_and_made_up_for(
+    tmp_path, monkeypatch, study
+):
+    monkeypatch.chdir(tmp_path)
+    folder = Path("results/notebook")
+    with mlflow_server(tmp_path) as address:
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+        with proxy(address, answers=lambda path: "log-batch" not in path) as (hanging, _):
+            laid_out(with_tracking(study, backend="server", uri=hanging), folder)
+            began = time.monotonic()
+            with pytest.raises(TrackingError, match=r"none of 2 within 1 s.*track later"):
+                track(folder)
+            assert time.monotonic() - began < 60
+        assert [run.info.status for run in served(address)] == ["RUNNING"]
+        monkeypatch.undo()
+        monkeypatch.chdir(tmp_path)
+        laid_out(with_tracking(study, backend="server", uri=address), folder)
+        track(folder)
+        assert [run.info.status for run in served(address)] == ["FINISHED"] * 2
+
+
+def test_a_slow_server_is_asked_few_times(tmp_path, monkeypatch, study):
+    monkeypatch.chdir(tmp_path)
+    with mlflow_server(tmp_path) as address, proxy(address, delay=0.2) as (slow, requests):
+        folder = laid_out(
+            with_tracking(study, backend="server", uri=slow), Path("results/notebook")
+        )
+        track(folder)
+        assert [run.info.status for run in served(address)] == ["FINISHED"] * 2
+        files = ("settings.yaml", "report.html", "figures/gap.png", "figures/summary.png")
+        # A picture is two files and a tag; a run is made, described, given its parameters and
+        # metrics, looked up and closed.
+        per_run = 3 * len(study.plan.config["schedule"]["snapshots"]) + len(files) + 6
+        assert len(requests) <= 4 + len(study.plan.cells) * per_run
+        requests.clear()
+        track(folder)
+        assert len(requests) == 3
+
+
+def test_the_wait_for_a_server_is_bounded():
+    retries, seconds = map(int, PATIENCE.values())
+    # Before the first retry none, then 4 seconds, 8 and so on; each with a jitter of up to two.
+    waits = sum(2 ** (1 + k) for k in range(1, retries)) + 2 * retries
+    assert waits <= 20
+    assert (1 + retries) * seconds + waits <= 100
 
 
 class Links(HTMLParser):

@@ -9,7 +9,7 @@ import re
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -91,18 +91,34 @@ def _prose(docstring: str) -> str:
     )
 
 
-def run(stage: Callable[[Path], None]) -> None:
-    """Run a stage as a command on the folders that `sys.argv` names, and exit with its status."""
+def split_options(
+    arguments: Sequence[str], names: Collection[str]
+) -> tuple[dict[str, str], list[str]]:
+    """Return the arguments `name=value` of these names as a mapping, and the other arguments."""
+    pairs = [argument.partition("=") for argument in arguments]
+    options = {name: value for name, equals, value in pairs if equals and name in names}
+    rest = [a for a, pair in zip(arguments, pairs, strict=True) if pair[0] not in options]
+    return options, rest
+
+
+def run(stage: Callable[..., None], options: Collection[str] = ()) -> None:
+    """Run a stage as a command on the folders that `sys.argv` names, and exit with its status.
+
+    `options` names the arguments `name=value` that the stage takes as keywords.
+    """
 
     def work() -> None:
         if {"-h", "--help"} & set(sys.argv):
             for described in (sys.modules[stage.__module__], stage):
                 print(f"{_prose(inspect.getdoc(described) or '')}\n")
             print(f"usage: python -m pipeline.stages.{stage.__name__} {ARGUMENTS}")
+            for name in options:
+                print(f"           [{name}=...]")
             return
-        for folder in folders(sys.argv[1:]):
+        keywords, rest = split_options(sys.argv[1:], options)
+        for folder in folders(rest):
             with timed(stage.__name__, folder):
-                stage(folder)
+                stage(folder, **keywords)
 
     run_command(work)
 

@@ -1,4 +1,9 @@
-"""The stage that shows the result files in MLflow: `python -m pipeline.stages.track FOLDER`."""
+"""The stage that shows the result files in MLflow: `python -m pipeline.stages.track FOLDER`.
+
+In a copy of the project that is made for one run and then removed, `workspace=DIR` names the folder
+of the project itself, whose store is used, and `copy=NAME` the copy: its runs begin with that name,
+and replace no others.
+"""
 
 import hashlib
 import logging
@@ -10,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline import runs, tracking, views
-from pipeline.errors import TrackingError
+from pipeline.errors import InputError, TrackingError
 from pipeline.files import write_text
 from pipeline.plan import FILE, Cell, Plan, digest, read_plan
 from pipeline.progress import progress
@@ -31,11 +36,18 @@ FIGURES_CELLS = 24
 log = logging.getLogger(__name__)
 
 
-def track(folder: Path) -> None:
+def track(folder: Path, workspace: str = ".", copy: str = "") -> None:
     """Show the results of `folder` in MLflow, and write `mlflow_links.html` there.
+
+    Parameters
+    ----------
+    workspace : the project's folder, where the store lies unless `tracking.uri` says otherwise
+    copy : name of the working directory as a copy of `workspace`; of no account if it is that
 
     Raises
     ------
+    InputError
+        If `workspace` is no folder, or the copy has no name.
     TrackingError
         If the tracking store cannot be used; the files in `folder` are complete all the same.
     """
@@ -44,22 +56,28 @@ def track(folder: Path) -> None:
     if settings["backend"] == "none":
         log.info("track: nothing to do (tracking=none)")
         return
+    root = Path(workspace).absolute()
+    name = _copy_name(root, copy)
     check_parts(folder, plan, [FITS, TRACES])
     statistics = read_statistics(folder, plan).set_index("cell")
     try:
         with progress("track", len(plan.cells)) as advance:
             tracked = tracking.synchronize(
                 settings,
+                root,
                 plan.experiment,
-                description=experiment_note(plan, folder),
-                view=views.view_tag(plan.cells),
-                results=_shown(folder),
-                runs=cell_runs(plan, folder, statistics),
+                # The verdicts on a page of many results are those of the workspace.
+                description=None if name else experiment_note(plan, folder),
+                view=views.make_view(plan.cells, plan.overrides),
+                results=f"{name}:{_shown(folder)}" if name else _shown(folder),
+                runs=cell_runs(plan, folder, statistics, name),
                 details=lambda each: run_details(plan, folder, statistics, each),
                 advance=advance,
             )
     except TrackingError as error:
         remedy = f"the files are complete, track later: python -m pipeline.stages.track {folder}"
+        if name:
+            remedy = f"run {name} again when the store can be used"
         raise TrackingError(f"{error}; {remedy}") from error
     write_text(folder / LINKS, links_page(plan, tracked))
     log.info(
@@ -71,6 +89,17 @@ def track(folder: Path) -> None:
         tracked.experiment_url,
         " (start the UI with: make ui)" if settings["backend"] == "sqlite" else "",
     )
+
+
+def _copy_name(workspace: Path, copy: str) -> str:
+    """Return the name of the working directory as a copy of the workspace; of itself, none."""
+    if not workspace.is_dir():
+        raise InputError(f"workspace: got {str(workspace)!r}; allowed: the project's folder")
+    if workspace.samefile("."):
+        return ""
+    if not copy:
+        raise InputError("copy: got ''; allowed: the name of this copy of the workspace")
+    return copy
 
 
 def experiment_note(plan: Plan, folder: Path) -> str:
@@ -85,9 +114,12 @@ def experiment_note(plan: Plan, folder: Path) -> str:
     return "\n".join([asked, "", *verdicts])
 
 
-def cell_runs(plan: Plan, folder: Path, statistics: pd.DataFrame) -> list[runs.Run]:
-    """Return what MLflow shall show of each cell of a plan, but for metrics and notes."""
-    names = runs.run_names(plan.cells)
+def cell_runs(plan: Plan, folder: Path, statistics: pd.DataFrame, copy: str = "") -> list[runs.Run]:
+    """Return what MLflow shall show of each cell of a plan, but for metrics and notes.
+
+    The names of a copy's runs begin with that of the copy.
+    """
+    names = {cell: f"{copy} {name}".lstrip() for cell, name in runs.run_names(plan.cells).items()}
     source = "".join(Path(str(module.__file__)).read_text("utf-8") for module in (runs, tracking))
     result = []
     for cell in plan.cells:
@@ -225,4 +257,4 @@ body {{ font: 1rem/1.5 sans-serif; max-width: 60rem; margin: 2rem auto; padding:
 
 
 if __name__ == "__main__":
-    run(track)
+    run(track, options=("workspace", "copy"))

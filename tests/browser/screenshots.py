@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from PIL import Image
 from playwright.sync_api import Browser, Page
 
-from pipeline import views
+from pipeline.views import PLAIN, View
 from tests.browser.chromium import chromium, new_page
 from tests.servers import mlflow_server
 
@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 PICTURES = ROOT / "docs" / "images"
 RUN = "n300 random medium"
 OTHER = "n300 random high"
+VIEW = View("em-convergence", "")
 
 
 def main() -> None:
@@ -38,21 +39,21 @@ def main() -> None:
 def photograph(browser: Browser, runs: str) -> None:
     """Open each page in a fresh session, wait for what it is about, and take its picture."""
     with new_page(browser) as page:
-        page.goto(runs + views.TABLE)
+        page.goto(runs + VIEW.table)
         page.get_by_role("link", name=RUN, exact=True).click()
         page.get_by_text("About this run").wait_for()
         run = page.url.split("/runs/")[1].partition("?")[0]
     pages: dict[str, tuple[str, Callable[[Page], None]]] = {
-        "table": (views.TABLE, _table),
-        "charts": (views.CHARTS, _charts),
-        "run": (f"/{run}{views.PLAIN}", _overview),
-        "pictures": (f"/{run}/model-metrics{views.PLAIN}", _pictures),
-        "figures": (f"/{run}/artifacts{views.PLAIN}", _figures),
-        "compare": (views.TABLE, _compare),
+        "table": (VIEW.table, _table),
+        "charts": (VIEW.charts, _charts),
+        "run": (f"/{run}{PLAIN}", _overview),
+        "pictures": (f"/{run}/model-metrics{PLAIN}", _pictures),
+        "figures": (f"/{run}/artifacts{PLAIN}", _figures),
+        "compare": (VIEW.table, _compare),
     }
     PICTURES.mkdir(exist_ok=True)
     for name, (address, prepare) in pages.items():
-        with new_page(browser, width=1400, height=900) as page:
+        with new_page(browser, width=1440, height=900) as page:
             page.goto(runs + address)
             prepare(page)
             _save(page.screenshot(animations="disabled"), PICTURES / f"mlflow-{name}.png")
@@ -89,6 +90,8 @@ def _figures(page: Page) -> None:
     # The folder of this one machine.
     page.get_by_text("Path: file:").evaluate("path => path.style.visibility = 'hidden'")
     page.wait_for_function("[...document.images].some(image => image.width > 500)")
+    # The folder unfolds slowly: nothing can be clicked before it is still.
+    page.get_by_text("snapshots.png", exact=True).click(trial=True)
 
 
 def _compare(page: Page) -> None:

@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
+from pipeline.views import METRICS
 from tests.browser.chromium import PATIENCE
 
 expect.set_options(timeout=1000 * PATIENCE)
 NAMES = {"random_points", "kmeans_pp"}
+WHOLE = "each => each.scrollWidth <= each.clientWidth"
 LOADED = "image => image.complete && image.naturalWidth > 0"
 
 
@@ -42,6 +44,17 @@ def test_the_table_has_the_cells_with_their_factors_and_measures(page, links, st
     for init, shown in medians.items():
         assert float(shown) == pytest.approx(statistics.loc[init, "n_iter_median"], abs=1e-3)
     assert cells(page, "params.`sample_size`") == ["60", "60"]
+    # In the view's order, whole, and on a screen of 1440 pixels without scrolling.
+    factors = [f"params.`{name}`" for name in ("mixture", "sample_size", "init")]
+    columns = factors + [f"metrics.`{name}`" for name in METRICS]
+    headers = [page.locator(f".ag-header-cell[col-id='{column}']") for column in columns]
+    boxes = [header.bounding_box() for header in headers]
+    lefts = [box["x"] for box in boxes]
+    assert lefts == sorted(lefts)
+    assert boxes[-1]["x"] + boxes[-1]["width"] < 1440 - 30
+    texts = [header.locator("span").last for header in headers]
+    assert all(text.evaluate(WHOLE) for text in texts)
+    assert page.locator(".ag-cell[col-id='params.`init`']").first.evaluate(WHOLE)
 
 
 def test_the_charts_lay_the_runs_over_one_another(page, links):
