@@ -5,6 +5,7 @@ import math
 import re
 from collections import namedtuple
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,13 @@ import pytest
 from pipeline.errors import InputError
 from pipeline.figures import FIGURES
 from pipeline.plan import write_plan
+from pipeline.plots import caption_of, draw
 from pipeline.report import Picture, PlayerPart, page, render_report
 from pipeline.report.tables import errors_table, outcomes_table
 from pipeline.stages import report as stage
 from pipeline.stages.report import report
 from pipeline.statistics.presentation import rounded
-from pipeline.tables import OUTCOMES
+from pipeline.tables import OUTCOMES, read_table
 from tests.factories import Study, make_study, write_study
 from tests.pages import Page, tables
 
@@ -203,6 +205,40 @@ def test_figures_do_not_depend_on_the_number_of_processes(study, tmp_path):
     assert one == two
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_figures_caption_stands_below_it_with_its_notes(study, tmp_path, workers):
+    config = study.plan.config | {"executor": study.plan.config["executor"] | {"workers": workers}}
+    plan = replace(study.plan, config=config)
+    write_study(replace(study, plan=plan), tmp_path)
+    report(tmp_path)
+    html = (tmp_path / "report.html").read_text("utf-8")
+    found = re.findall(r"<h4>(.*?)</h4>.*?<figcaption>(.*?)</figcaption>", html, re.DOTALL)
+    tables_ = {"convergence": study.convergence}
+    tables_ |= {name: read_table(tmp_path, name) for name in stage.ON_THE_PAGE}
+    expected = [
+        (kind.title, caption_of(kind, figure))
+        for group in stage._groups(tmp_path, plan, tables_)
+        for kind in FIGURES
+        if (figure := draw(kind, group)) is not None
+    ]
+    assert [(unescape(title), unescape(text)) for title, text in found] == expected
+    # Fits that were cut off after four iterations.
+    assert any("cut off at the largest number" in text for _, text in expected)
+
+
+def test_captions_are_escaped(study, tmp_path, monkeypatch):
+    from pipeline.report import drawing
+
+    monkeypatch.setattr(drawing, "caption_of", lambda kind, _: f"a <b> & c of {kind.name}.")
+    alone = {"executor": study.plan.config["executor"] | {"workers": 1}}
+    config = study.plan.config | alone | {"figures": ["outcome_shares"]}
+    write_study(replace(study, plan=replace(study.plan, config=config)), tmp_path)
+    report(tmp_path)
+    html = (tmp_path / "report.html").read_text("utf-8")
+    assert html.count("<figcaption>a &lt;b&gt; &amp; c of outcome_shares.</figcaption>") == 2
+    assert "a <b>" not in html
+
+
 def test_pictures_without_room_are_told(study, tmp_path, monkeypatch):
     few = study.plan.config | {"figures": ["outcome_shares", "log_likelihood_gap_bands"]}
     few |= {"schedule": study.plan.config["schedule"] | {"snapshots": [0]}}
@@ -240,11 +276,12 @@ def test_every_group_keeps_its_first_figure_and_the_smaller_kind_of_image(monkey
         for suffix, head, size in zip(("svg", "png"), (b"<svg", b"\x89PNG"), pair, strict=True)
     }
     groups = [Named(name, f"group {name}") for name in sizes]
-    whole = stage._pictures(groups, kinds, files)
+    captions = {path.stem: f"{path.stem}." for path in files}
+    whole = stage._pictures(groups, kinds, files, captions)
     assert [len(each.image) for each in whole] == [904, 904, 3004, 3004]
     monkeypatch.setattr(stage, "MOST_BYTES", 3500)
     # In base64 904 bytes take 1208 and 1204 take 1608, so that 3500 is room for two.
-    found = stage._pictures(groups, kinds, files)
+    found = stage._pictures(groups, kinds, files, captions)
     assert [len(each.image) for each in found] == [904, 0, 1204, 0]
     assert found[2].image.startswith(b"\x89PNG")
     assert found[3].file == f"figures/b-{kinds[1].name}.svg"
