@@ -27,7 +27,7 @@ BESIDE, OWN_Y, OWN_X = 0.3, 0.3, 0.22  # room for the ticks of every panel
 LABEL = 0.2  # inches that the name of a y axis takes
 NAME = 0.17  # inches more between panels of which each names its axes
 SMALL = 7.0  # points: letters of a legend below its own panel
-SMALL_LETTER, SMALL_HANDLE = 0.54, 22.0  # its letters' width, of their height; points beside them
+SMALL_LETTER, SMALL_HANDLE = 0.54, 29.0  # its letters' width, of their height; points beside them
 NOTE = 9.5  # points of a line
 LETTER, HANDLE = 5.2, 46.0  # points of a legend's entry: of each letter, and of the rest
 
@@ -325,9 +325,9 @@ def place_small_legend(axes: Axes, handles: Sequence[Any]) -> None:
     if not handles:
         return
     height = axes.get_window_extent().height / axes.figure.dpi
-    down = OWN_X + (LABEL if axes.get_xlabel() else 0.0)
+    down = OWN_X + 0.02 + (LABEL if axes.get_xlabel() else 0.0)
     labels = [str(handle.get_label()) for handle in handles]
     axes.legend(
         handles, labels, loc="upper left", bbox_to_anchor=(0.0, -down / height), borderaxespad=0.0,
-        borderpad=0.0, labelspacing=0.3, handlelength=2.2, fontsize=SMALL,
+        borderpad=0.0, labelspacing=0.3, handlelength=3.2, fontsize=SMALL,
     )  # fmt: skip
