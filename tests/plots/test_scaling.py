@@ -340,7 +340,7 @@ def test_a_line_through_several_mixtures_belongs_to_none_of_them(across):
     tables["slopes"] = _all_slopes(across, across.convergence)
     whole = lines_across(across.plan, tables)
     assert [law.name for law in whole.laws] == ["apart", "apart"]
-    assert whole.title == "overlap_low, overlap_medium, overlap_high; model free"
+    assert whole.title == "overlap_low, overlap_medium and overlap_high, model free"
     law = whole.laws[0]
     # Ascending in the factor: 2, 3 and 4 scales apart.
     np.testing.assert_allclose(law.x, [2.0, 3.0, 4.0])
