@@ -454,3 +454,26 @@ def test_counts_have_ticks_of_their_own_without_collisions():
         axes = Figure().add_subplot()
         value_axis(axes, np.array(values, float), width, [1.0], sizes=True)
         assert [text.get_text() for text in axes.get_xticklabels()] == kept
+
+
+@pytest.mark.parametrize("name", ["error_against_n", "scaling_laws"])
+def test_panels_and_their_own_legends_do_not_touch(rivals, name):
+    poor = [
+        law._replace(chi_square=500.0, degrees_of_freedom=1.0, expected=(-0.5, -0.25))
+        for law in rivals.laws
+    ]
+    figure = draw(replace(rivals, laws=tuple(poor)), name)
+    with mpl.style.context(["default", STYLE]):
+        figure.draw_without_rendering()
+        # With titles, ticks, labels and the legend below.
+        boxes = [axes.get_tightbbox() for axes in figure.axes]
+        boxes += [legend.get_window_extent() for legend in figure.legends]
+        for axes in figure.axes:
+            own = axes.get_legend()
+            if own is not None:
+                assert own.get_window_extent().y1 < axes.xaxis.get_tightbbox().y0 + 1.0
+    for one, other in itertools.combinations(boxes, 2):
+        width = min(one.x1, other.x1) - max(one.x0, other.x0)
+        height = min(one.y1, other.y1) - max(one.y0, other.y0)
+        assert width < 1.0 or height < 1.0, (one, other)
+    assert all(box.x1 < figure.bbox.x1 and box.y0 > 0.0 for box in boxes)
