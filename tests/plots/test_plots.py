@@ -40,7 +40,7 @@ def test_every_figure_is_drawn_labelled_and_repeats_to_the_byte(drawable):
     assert b"<dc:date>" not in svg_bytes(first)
     visible = [axes for axes in first.axes if axes.get_visible()]
     assert any(axes.get_xlabel() or "against" in axes.get_title() for axes in visible)
-    assert first.legends
+    assert first.legends or all(axes.get_legend() for axes in visible)
     assert kind.title
 
 
@@ -289,7 +289,7 @@ def test_figures_use_no_font_of_the_machine():
         (0.21, 0.48, [0.3, 0.4]),
         (271.0, 346.0, [280, 300, 320, 340]),
         (1e-16, 0.02, [1e-16, 1e-14, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2]),
-        (0.055, 0.095, [0.055, 0.06, 0.065, 0.07, 0.075, 0.08, 0.085, 0.09, 0.095]),
+        (0.055, 0.095, [0.06, 0.07, 0.08, 0.09]),
     ],
 )
 def test_a_short_logarithmic_axis_has_a_few_round_ticks(low, high, expected):
