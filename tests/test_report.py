@@ -240,11 +240,12 @@ def test_every_group_keeps_its_first_figure_and_the_smaller_kind_of_image(monkey
         for suffix, head, size in zip(("svg", "png"), (b"<svg", b"\x89PNG"), pair, strict=True)
     }
     groups = [Named(name, f"group {name}") for name in sizes]
-    whole = stage._pictures(groups, kinds, files)
+    captions = {path.stem: f"{path.stem}." for path in files}
+    whole = stage._pictures(groups, kinds, files, captions)
     assert [len(each.image) for each in whole] == [904, 904, 3004, 3004]
     monkeypatch.setattr(stage, "MOST_BYTES", 3500)
     # In base64 904 bytes take 1208 and 1204 take 1608, so that 3500 is room for two.
-    found = stage._pictures(groups, kinds, files)
+    found = stage._pictures(groups, kinds, files, captions)
     assert [len(each.image) for each in found] == [904, 0, 1204, 0]
     assert found[2].image.startswith(b"\x89PNG")
     assert found[3].file == f"figures/b-{kinds[1].name}.svg"

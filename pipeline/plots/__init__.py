@@ -8,6 +8,7 @@ from importlib import import_module
 from matplotlib.figure import Figure
 
 from pipeline.figures import FigureKind
+from pipeline.plots.caption import caption_of
 from pipeline.plots.group import TABLES, Group, groups
 from pipeline.plots.snapshots import snapshot_pngs
 from pipeline.plots.style import png_bytes, svg_bytes
@@ -15,6 +16,7 @@ from pipeline.plots.style import png_bytes, svg_bytes
 __all__ = [
     "TABLES",
     "Group",
+    "caption_of",
     "draw",
     "groups",
     "png_bytes",

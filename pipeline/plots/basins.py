@@ -19,6 +19,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from pipeline.core.mixture import mixture_quantiles
 from pipeline.core.starts import POPULATION_LIMITS, sample_limits
 from pipeline.plan import Cell
+from pipeline.plots.caption import Captioned
 from pipeline.plots.group import PARAMETERS, Group
 from pipeline.plots.style import OKABE_ITO, WIDTH, finished, power_of_ten
 
@@ -328,7 +329,7 @@ def basins(group: Group) -> Figure | None:
     height = (0.93 * WIDTH / max(columns, 2) + 0.9) if flat else 2.1
     inches = height * lines + 0.8
     below_title = ConstrainedLayoutEngine(rect=(0.0, 0.0, 1.0, 1.0 - 0.1 / inches))
-    figure = Figure(figsize=(WIDTH, inches), layout=below_title)
+    figure = Captioned(figsize=(WIDTH, inches), layout=below_title)
     panels = figure.subplots(lines, columns, squeeze=False)
     found = [limits(fits, group.n_components) for _, fits in cells]
     colored = same_colors([named for _, named in found])
@@ -356,7 +357,29 @@ def basins(group: Group) -> Figure | None:
         for axes in panels[:, 0]:
             axes.set_ylabel("starting mean, component 1")
         _shade_bar(figure, panels, norm)
+    _note(figure, colored, flat)
     kinds = [math.isfinite(cell.sample_size) for cell, _ in cells]
     shown = ["replicate 0"] * (True in kinds) + ["population"] * (False in kinds)
     figure.suptitle(f"{group.title}: {' and '.join(shown)}", y=1.0 - 0.05 / inches, va="top")
     return figure
+
+
+def _note(figure: Captioned, panels: Sequence[Sequence[Limit]], flat: bool) -> None:
+    """Say what colours and letters mean, as far as there are some."""
+    names = {limit.name for named in panels for limit in named}
+    lettered = any(limit.estimate is not None for named in panels for limit in named)
+    order = "in each panel A is the best" if len(panels) > 1 else "A is the best"
+    figure.note(
+        f"Of each limit the legend has means, log-likelihood per observation (ℓ/n; {order}) and "
+        "the share of starts that end there"
+        f"{'; its letter stands at the means, where the map reaches so far' if flat else ''}.",
+        when=lettered,
+    )
+    figure.note(
+        "A colour is the same optimum in all panels: the nearest one, if no parameter differs by "
+        f"more than {TOLERANCE:g} units (1 for weights, the sample's standard deviation for means "
+        "and scales).",
+        when=lettered and len(panels) > 1,
+    )
+    figure.note(f"Other: limits beyond the {len(HUES)} largest.", when="other" in names)
+    figure.note("Starts with two equal means, on the diagonal, keep them equal.", when=flat)

@@ -11,10 +11,11 @@ import pandas as pd
 from pipeline.core.mixture import Parameters
 from pipeline.plan import Cell, Plan
 from pipeline.plots.laws import Law, laws
-from pipeline.tables import REPRESENTATIVE
+from pipeline.tables import OUTCOMES, REPRESENTATIVE
 
 FEWEST_FITS = 5  # a distribution over fewer is not one
 PARAMETERS = ("weight", "mean", "scale")
+FAILURES = tuple(name for name in OUTCOMES if name not in ("converged", "max_iter"))
 # What the cells of a group have in common.
 GROUPING = ("mixture", "observed", "model")
 # What figures are drawn from, by the names of the files.
@@ -142,11 +143,25 @@ class Group:
         The other fits keep only their first and last row: carried forward between the two they
         would show a fit that stands still.
         """
-        rows = self.traces[self.traces["cell"] == cell.id]
-        kept = self.schedule["record_replicates"]
-        if kept != "all":
-            rows = rows[rows["replicate"] < kept]
+        rows = self.recorded(self.traces, [cell])
         return rows.sort_values(["replicate", "start", "iteration"], kind="stable")
+
+    def recorded(self, table: pd.DataFrame, cells: Sequence[Cell]) -> pd.DataFrame:
+        """Return the rows of a table that are about these cells' fits recorded in full."""
+        rows = table[table["cell"].isin([cell.id for cell in cells])]
+        kept = self.schedule["record_replicates"]
+        return rows if kept == "all" else rows[rows["replicate"] < kept]
+
+    def recorded_fits(self, cells: Sequence[Cell]) -> pd.DataFrame:
+        """Return these cells' fits recorded in full, with what they are beside the others."""
+        beside = self.recorded(self.derived, cells)
+        columns = ["fit_id", "log_likelihood_gap", "near_singular"]
+        return self.recorded(self.fits, cells).merge(beside[columns], on="fit_id")
+
+    def ended(self, cells: Sequence[Cell], outcomes: Sequence[str]) -> bool:
+        """Tell whether any fit of these cells had one of these outcomes."""
+        rows = self.convergence[self.convergence["cell"].isin([cell.id for cell in cells])]
+        return bool(rows[[f"n_{outcome}" for outcome in outcomes]].to_numpy().any())
 
     def representative(self, cell: Cell) -> pd.DataFrame:
         """Return the trace of the cell's representative fit, by iteration."""

@@ -4,6 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from pipeline.plots.caption import Captioned
 from pipeline.plots.group import FEWEST_FITS, Group
 from pipeline.plots.style import (
     WIDTH,
@@ -30,7 +31,7 @@ def outcome_shares(group: Group) -> Figure | None:
         return None
     counts = group.convergence.set_index("cell").loc[[cell.id for cell in group.cells]]
     height = 0.24 if len(group.cells) <= 30 else 0.17
-    figure = Figure(figsize=(WIDTH, 1.2 + height * len(group.cells)), layout="constrained")
+    figure = Captioned(figsize=(WIDTH, 1.2 + height * len(group.cells)), layout="constrained")
     axes = figure.subplots()
     left = np.zeros(len(group.cells))
     places = np.arange(len(group.cells))
@@ -54,4 +55,6 @@ def outcome_shares(group: Group) -> Figure | None:
     axes.grid(False)
     figure.suptitle(group.title)
     legend_below(figure, axes)
+    all_converged = bool((counts["n_converged"] == counts["n_fits"]).all())
+    figure.note("All of them converged.", when=all_converged)
     return figure

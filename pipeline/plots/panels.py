@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from pipeline.plan import Cell
+from pipeline.plots.caption import Captioned
 from pipeline.plots.group import Group
 from pipeline.plots.style import LINE_STYLES, MARKERS, OKABE_ITO, WIDTH
 
@@ -46,6 +47,11 @@ class Panel(NamedTuple):
     column: int
     cells: dict[str, Cell]
     ticks: bool = True
+
+    @property
+    def sample_size(self) -> float:
+        """Of all its cells, where panels differ in it."""
+        return next(iter(self.cells.values())).sample_size
 
 
 def series_looks(names: Sequence[str]) -> dict[str, Look]:
@@ -83,6 +89,14 @@ def effort_axis(group: Group) -> tuple[str, str]:
     return "iteration", "iteration"
 
 
+def note_effort(figure: Captioned, group: Group) -> None:
+    """Say why the axis counts map evaluations, if it does."""
+    figure.note(
+        "The axis counts map evaluations, as iterations of algorithms may differ in cost.",
+        when=effort_axis(group)[0] != "iteration",
+    )
+
+
 def columns_for(count: int, most: int = MOST_COLUMNS) -> int:
     """Return how many panels stand side by side, so that all lines are about equally long."""
     return math.ceil(count / math.ceil(count / most))
@@ -95,7 +109,7 @@ def size_panels(
     keep: Callable[[Cell], bool] = lambda _cell: True,
     share: str = "xy",
     most_columns: int = MOST_COLUMNS,
-) -> tuple[Figure, list[Panel]]:
+) -> tuple[Captioned, list[Panel]]:
     """Make a panel for each sample size and each level of the other factor that has cells.
 
     Parameters
@@ -115,7 +129,7 @@ def size_panels(
     facets = curve_names(group, other)
     kept = [cell for cell in group.cells if keep(cell)]
     sizes = sorted({cell.sample_size for cell in kept})
-    figure = Figure(figsize=(WIDTH, WIDTH))
+    figure = Captioned(figsize=(WIDTH, WIDTH))
     panels: list[Panel] = []
     # One size: the levels stand side by side.
     columns = columns_for(len(facets) if len(sizes) == 1 else len(sizes), most_columns)

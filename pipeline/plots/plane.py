@@ -1,5 +1,7 @@
 """Paths of EM in the plane of two means, over the log-likelihood."""
 
+import math
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -10,6 +12,7 @@ from pipeline.core.compression import bin_points, levels, nodes_of
 from pipeline.core.mixture import Parameters, component_densities
 from pipeline.core.population import population_nodes
 from pipeline.plan import Cell
+from pipeline.plots.caption import POPULATION, Captioned, note_other_truth
 from pipeline.plots.group import Group, parameters_of
 from pipeline.plots.style import WIDTH, finished, legend_below, series_colors
 
@@ -94,13 +97,18 @@ def _paths(group: Group, size: float) -> list[tuple[Cell, pd.DataFrame]]:
     return paths
 
 
+def _fits(group: Group, paths: list[tuple[Cell, pd.DataFrame]]) -> pd.DataFrame:
+    """Return the rows of the drawn fits."""
+    keys = {(cell.id, trace["start"].iloc[0]) for cell, trace in paths}
+    fits = group.fits[group.fits["replicate"] == 0]
+    pairs = zip(fits["cell"], fits["start"], strict=True)
+    return fits[np.array([pair in keys for pair in pairs], bool)]
+
+
 def _best(group: Group, paths: list[tuple[Cell, pd.DataFrame]]) -> Parameters | None:
     """Return the estimate of the drawn fit that has the largest log-likelihood."""
-    keys = {(cell.id, trace["start"].iloc[0]) for cell, trace in paths}
-    fits = group.fits[(group.fits["replicate"] == 0) & group.fits["outcome"].isin(SOUND)]
-    pairs = zip(fits["cell"], fits["start"], strict=True)
-    drawn = np.array([pair in keys for pair in pairs], bool)
-    fits = fits[drawn].dropna(subset="log_likelihood")
+    fits = _fits(group, paths)
+    fits = fits[fits["outcome"].isin(SOUND)].dropna(subset="log_likelihood")
     if fits.empty:
         return None
     return parameters_of(fits.loc[fits["log_likelihood"].idxmax()], group.n_components)
@@ -183,7 +191,7 @@ def mean_plane(group: Group) -> Figure | None:
     columns = min(COLUMNS, len(shown))
     lines = -(-len(shown) // columns)
     height = {1: 4.2, 2: 3.2}.get(columns, 2.5)
-    figure = Figure(figsize=(WIDTH, height * lines + 0.8), layout="constrained")
+    figure = Captioned(figsize=(WIDTH, height * lines + 0.8), layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False)
     truth = group.comparable_truth
     for axes, size in zip(panels.flat, shown, strict=False):
@@ -223,4 +231,29 @@ def mean_plane(group: Group) -> Figure | None:
     ]  # fmt: skip
     figure.suptitle(f"{group.title}: replicate 0{group.remark(labels)}")
     legend_below(figure, panels[0, 0], extra=handles)
+    _note(figure, group, paths, shown)
     return figure
+
+
+def _note(
+    figure: Captioned,
+    group: Group,
+    paths: dict[float, list[tuple[Cell, pd.DataFrame]]],
+    shown: list[float],
+) -> None:
+    """Say which fits are drawn, and which are not."""
+    drawn = [path for size in shown for path in paths[size]]
+    figure.note("The two means are those that move most.", when=group.n_components > 2)
+    figure.note(
+        f"Of more than {MOST_STARTS} starts {MOST_STARTS} have a path, evenly spread.",
+        when=any(cell.starts > MOST_STARTS for cell, _ in drawn),
+    )
+    figure.note(
+        "The path of a fit that failed ends where it did.",
+        when=not _fits(group, drawn)["outcome"].isin(SOUND).all(),
+    )
+    note_other_truth(figure, group)
+    figure.note(POPULATION, when=math.inf in shown)
+    figure.note(
+        "Sample sizes of which every fit failed are left out.", when=len(shown) < len(group.sizes)
+    )

@@ -1,5 +1,6 @@
 """Shares of fits that have got somewhere, against what was spent: the curves of `profiles`."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
-from pipeline.plots.group import FEWEST_FITS, Group
+from pipeline.plan import Cell
+from pipeline.plots.caption import Captioned, listed
+from pipeline.plots.group import FAILURES, FEWEST_FITS, Group
 from pipeline.plots.panels import (
     Look,
     Panel,
@@ -21,6 +24,7 @@ from pipeline.plots.panels import (
     effort_axis,
     legend_lines,
     line_look,
+    note_effort,
     series_looks,
     size_panels,
 )
@@ -32,18 +36,33 @@ from pipeline.plots.style import (
     power_of_ten,
     styled,
 )
-from pipeline.tables import OUTCOMES
 
+CENSORED = "Fits that the largest number of iterations cut off are censored."
+INTERVALS = "Bands are pointwise 95 % intervals."
 DOTTED: Look = {"linestyle": (0, (1, 1))}
+# Of each kind: what several targets tell.
+FURTHER = {
+    "log_likelihood_gap": "The way from one line style to the next is what a smaller gap costs.",
+    "distance_to_fixed_point": "The way from one line style to the next is what further digits "
+    "cost.",
+}
 MOST_CURVES = 9  # in a panel
 LONG = 100.0  # an axis that reaches further is logarithmic
-FAILURES = tuple(name for name in OUTCOMES if name not in ("converged", "max_iter"))
 
 
 def _curves(group: Group, kind: str, axis: str) -> pd.DataFrame:
     table = group.profiles
     table = table[(table["kind"] == kind) & (table["axis"] == axis)]
     return table[table["n"] >= FEWEST_FITS]
+
+
+def _note_few(figure: Captioned, group: Group, kind: str, what: str) -> None:
+    """Say which cells have no curve of this kind."""
+    counts = group.profiles.loc[group.profiles["kind"] == kind, "n"]
+    figure.note(
+        f"Cells with fewer than {FEWEST_FITS} {what} are left out.",
+        when=bool((counts < FEWEST_FITS).any()),
+    )
 
 
 def _step(axes: Axes, rows: pd.DataFrame, start: float, label: str, **look: Any) -> None:
@@ -63,7 +82,11 @@ def _interval(axes: Axes, rows: pd.DataFrame, look: Look) -> None:
 def _interval_handles(panels: list[Panel], table: pd.DataFrame) -> list[Patch]:
     """Return the legend's entry of the intervals, if they are drawn and there are any."""
     band = Patch(color="0.5", alpha=0.2, linewidth=0, label="95 % interval")
-    return [band] if accompanied(panels) and table["low"].notna().any() else []
+    return [band] if _with_intervals(panels, table) else []
+
+
+def _with_intervals(panels: list[Panel], table: pd.DataFrame) -> bool:
+    return accompanied(panels) and bool(table["low"].notna().any())
 
 
 def _share_axis(panels: list[Panel], label: str) -> None:
@@ -112,6 +135,15 @@ def iterations_distribution(group: Group) -> Figure | None:
     handles += _interval_handles(panels, table)
     if len(failed):
         handles.append(Line2D([], [], color="0.4", linewidth=0.9, label="failed", **DOTTED))
+    cells = [cell for panel in panels for cell in panel.cells.values()]
+    figure.note(INTERVALS, when=_with_intervals(panels, table))
+    figure.note(
+        "Failures compete: their share (dotted) is what a curve never gains.",
+        when=bool(len(failed)),
+    )
+    figure.note(CENSORED, when=group.ended(cells, ["max_iter"]))
+    note_effort(figure, group)
+    _note_few(figure, group, "converged", "fits")
     return arrange(figure, panels, group.title, handles)
 
 
@@ -152,7 +184,8 @@ def _runtime(group: Group, kind: str, label: str, target_label: str) -> Figure |
     targets = sorted(table["target"].unique())
     few = MOST_CURVES // max(len(panel.cells) for panel in panels)
     few = min(max(few, 1), len(targets), len(LINE_STYLES))
-    targets = [targets[int(place)] for place in np.linspace(0, len(targets) - 1, few)]
+    shown = [targets[int(place)] for place in np.linspace(0, len(targets) - 1, few)]
+    left_out, targets = len(targets) - few, shown
     styles = dict(zip(targets, LINE_STYLES, strict=False))
     rows = {key: curve for key, curve in table.groupby(["cell", "target"], sort=False)}
     for panel in panels:
@@ -172,7 +205,34 @@ def _runtime(group: Group, kind: str, label: str, target_label: str) -> Figure |
         )
         for target, style in styles.items()
     ]
+    last = table[table["target"].isin(targets)].groupby(["cell", "target"])["share"].last()
+    cells = [cell for panel in panels for cell in panel.cells.values()]
+    figure.note(FURTHER[kind], when=len(targets) > 1)
+    lacking = _lacking(group, kind, cells, targets[0])
+    figure.note(lacking, when=lacking != "" and bool((last < 1.0).any()))
+    figure.note(
+        f"Of {few + left_out} targets {few} {'is' if few == 1 else 'are'} drawn.",
+        when=left_out > 0,
+    )
+    _note_few(figure, group, kind, "recorded fits")
     return arrange(figure, panels, group.title, handles)
+
+
+def _lacking(group: Group, kind: str, cells: Sequence[Cell], target: float) -> str:
+    """Say what became of the fits that never came as near as the smallest target."""
+    if kind == "distance_to_fixed_point":
+        return "What a curve lacks to 100 % did not converge."
+    fits = group.recorded_fits(cells)
+    failed, converged = fits["outcome"].isin(FAILURES), fits["outcome"] == "converged"
+    reasons = {
+        "failed": failed,
+        "ended near a singularity": converged & fits["near_singular"],
+        "ended farther away (at another optimum, or early)": converged
+        & (fits["log_likelihood_gap"] > target),
+    }
+    happened = [reason for reason, which in reasons.items() if which.any()]
+    said = f"What a curve lacks to 100 % {listed(happened)}." if happened else ""
+    return f"{said} {CENSORED}".strip() if (fits["outcome"] == "max_iter").any() else said
 
 
 @styled
@@ -211,4 +271,12 @@ def _performance(group: Group, factor: str) -> Figure | None:
     _share_axis(panels, "fits" if factor == "algorithm" else "replicates")
     handles: list = legend_lines(looks, panels)
     handles += _interval_handles(panels, table)
+    figure.note(
+        "Several starts cost their sum over the number of them that converged.",
+        when=factor == "init" and any(c.starts > 1 for p in panels for c in p.cells.values()),
+    )
+    figure.note(INTERVALS, when=_with_intervals(panels, table))
+    _note_few(
+        figure, group, f"{factor}_performance", "fits" if factor == "algorithm" else "replicates"
+    )
     return arrange(figure, panels, group.title, handles)

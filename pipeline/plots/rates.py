@@ -5,6 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pipeline.plots.caption import Captioned
 from pipeline.plots.group import FEWEST_FITS, Group
 from pipeline.plots.style import (
     MARKERS,
@@ -75,7 +76,7 @@ def rates(group: Group) -> Figure | None:
         return None
     labels = [group.size_label(size) for size in group.sizes]
     series = labels if len(labels) > 1 else group.labels
-    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+    figure = Captioned(figsize=(WIDTH, 3.6), layout="constrained")
     agreement, difference = figure.subplots(1, 2)
     both = nines(fits[["rate_observed", "rate_theory"]].to_numpy(float))
     low, high = limits(both)
@@ -111,4 +112,17 @@ def rates(group: Group) -> Figure | None:
     difference.set_title("how far they differ")
     figure.suptitle(f"{group.title}: {len(fits)} of {len(group.fits)} fits have both rates")
     legend_below(figure, agreement)
+    both_rates = group.fits[["rate_observed", "rate_theory"]]
+    figure.note(
+        "Only fits whose trace settled on one rate have an observed one.",
+        when=bool(both_rates["rate_observed"].isna().any()),
+    )
+    figure.note(
+        "Rates of 1 and more (saddles) are not drawn.",
+        when=bool((both_rates >= 1.0).any(axis=None)),
+    )
+    figure.note(
+        f"Of a colour about {MOST_FITS} fits are drawn.",
+        when=bool((fits["series"].value_counts() > MOST_FITS).any()),
+    )
     return figure

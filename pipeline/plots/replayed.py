@@ -5,7 +5,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.plan import Cell
-from pipeline.plots.group import FEWEST_FITS, Group
+from pipeline.plots.caption import Captioned
+from pipeline.plots.group import FAILURES, FEWEST_FITS, Group
 from pipeline.plots.style import (
     MARKERS,
     WIDTH,
@@ -102,11 +103,12 @@ def stop_replay(group: Group) -> Figure | None:
     columns = min(COLUMNS, len(cells))
     lines = -(-len(cells) // columns)
     height = {1: 4.0, 2: 3.6}.get(columns, 2.7)
-    figure = Figure(figsize=(WIDTH, height * lines + 0.7), layout="constrained")
+    figure = Captioned(figsize=(WIDTH, height * lines + 0.7), layout="constrained")
     panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
     several = len(group.sizes) > 1
-    for axes, (cell, replay) in zip(panels.flat, cells, strict=False):
-        _draw_panel(axes, stops(replay), looks)
+    tables = [stops(replay) for _, replay in cells]
+    for axes, (cell, _), table in zip(panels.flat, cells, tables, strict=False):
+        _draw_panel(axes, table, looks)
         label = group.label(cell)
         axes.set_title(f"{group.size_label(cell.sample_size)}, {label}" if several else label)
         axes.set_xlabel("map evaluations")
@@ -119,4 +121,25 @@ def stop_replay(group: Group) -> Figure | None:
         axes.set_ylabel("distance to the fixed point (units)")
     figure.suptitle(group.title)
     legend_below(figure, panels[0, 0], columns=3)
+    share = pd.concat(tables)["share"]
+    known = not group.ended([cell for cell, _ in cells], ("max_iter", *FAILURES))
+    figure.note(
+        "Hollow: the rule did not stop all fits before they ended"
+        f"{'' if known else ', or these did not converge'}.",
+        when=bool(((share >= FEWEST_SHARE) & (share < 1.0)).any()),
+    )
+    figure.note(
+        "A rule has no point at a tolerance where it stopped less than half of them.",
+        when=bool((share < FEWEST_SHARE).any()),
+    )
+    figure.note(
+        "For plain EM the rules parameter and map_residual are one and the same.",
+        when={"parameter", "map_residual"} <= set(pd.concat(r for _, r in cells)["stop_rule"])
+        and any(group.methods[cell.algorithm] == "em" for cell, _ in cells),
+    )
+    fits = group.replay.groupby("cell")["fit_id"].nunique()
+    figure.note(
+        f"Cells with fewer than {FEWEST_FITS} fits are left out.",
+        when=bool((fits < FEWEST_FITS).any()),
+    )
     return figure

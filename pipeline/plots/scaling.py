@@ -1,6 +1,6 @@
 """How statistics scale: the error of the estimates with the sample size, and the laws asked for."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
+from pipeline.plots.caption import Captioned
 from pipeline.plots.group import PARAMETERS, Group, size_text
 from pipeline.plots.laws import Law, statistic_bars
 from pipeline.plots.panels import (
@@ -80,7 +81,7 @@ def error_against_n(group: Group) -> Figure | None:
     if table["sample_size"].nunique() < 2 or not parameters:
         return None
     looks = _looks(group)
-    figure = Figure(figsize=(WIDTH, WIDTH))
+    figure = Captioned(figsize=(WIDTH, WIDTH))
     columns = columns_for(len(parameters), 4 if group.n_components > 3 else 3)
     panels: list[Panel] = []
     fitted, claimed = False, set()
@@ -113,7 +114,37 @@ def error_against_n(group: Group) -> Figure | None:
         handles.append(Line2D([], [], color="0.2", label="fitted line", **FITTED))
     texts = ["predicted"] * (True in claimed) + ["∝ 1/√n"] * (False in claimed)
     handles.append(Line2D([], [], label=" or ".join(texts), **PREDICTED))
+    bars = {f"rmse_{name}_{components[0]}" for name, components in parameters}
+    _note_bars(figure, table, bars)
+    figure.note("± is a slope's standard error.", when=fitted)
+    figure.note(
+        "Dotted, from the least error at the smallest size: "
+        + " or ".join(
+            ["the slope that a claim of the experiment predicts"] * (True in claimed)
+            + ["1/√n, a regular estimator's"] * (False in claimed)
+        )
+        + "."
+    )
+    figure.note("Points of several curves stand a little aside of their size.", when=len(looks) > 1)
+    figure.note(
+        "Parameters whose errors are the same numbers share a panel.",
+        when=any(len(components) > 1 for _, components in parameters),
+    )
     return arrange(figure, panels, group.title, handles, share="", height=1.7)
+
+
+def _note_bars(figure: Captioned, table: pd.DataFrame, statistics: Iterable[str]) -> None:
+    """Say what the bars are, if there are any."""
+    ends = {
+        "one Monte-Carlo standard error": [f"{name}_mcse" for name in statistics],
+        "95 % intervals": [f"{name}_low" for name in statistics if f"{name}_mcse" not in table],
+    }
+    drawn = [
+        text
+        for text, columns in ends.items()
+        if any(column in table and np.isfinite(table[column]).any() for column in columns)
+    ]
+    figure.note(f"Bars are {', or else '.join(drawn)}.", when=bool(drawn))
 
 
 def _own(group: Group, law: Law) -> str | None:
@@ -219,7 +250,7 @@ def scaling_laws(group: Group) -> Figure | None:
             together.setdefault((law.statistic, law.factor), []).append(law)
     if not together:
         return None
-    figure = Figure(figsize=(WIDTH, WIDTH))
+    figure = Captioned(figsize=(WIDTH, WIDTH))
     panels: list[Panel] = []
     names = _law_names([law for lines in together.values() for law in lines])
     looks = series_looks(sorted(set(names.values()), key=list(names.values()).index))
@@ -257,6 +288,17 @@ def scaling_laws(group: Group) -> Figure | None:
     handles.append(Line2D([], [], color="0.2", label="fitted line", **FITTED))
     if predicted:
         handles.append(Line2D([], [], label="predicted", **PREDICTED))
+    drawn = [law for lines in together.values() for law in lines]
+    # A statistic has a minus in front where it is negative throughout.
+    bars = {law.statistic.removeprefix("\N{MINUS SIGN}") for law in drawn}
+    _note_bars(figure, group.convergence, bars)
+    errors = any(np.isfinite(law.slope_se) for law in drawn)
+    figure.note("± is a slope's standard error.", when=errors)
+    figure.note("Dotted: the slope that a claim predicts.", when=predicted)
+    figure.note(
+        "A line through several truths or models stands with the first.",
+        when=any(not set(law.cells) <= set(group.cells) for law in drawn),
+    )
     return arrange(figure, panels, group.title, handles, share="", height=HEIGHT)
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 from pipeline.core.mixture import Parameters, component_densities
 from pipeline.plan import Cell
+from pipeline.plots.caption import Captioned
 from pipeline.plots.group import Group, parameters_of
 from pipeline.plots.style import (
     STYLE,
@@ -158,14 +159,22 @@ class Panel:
         The fit.
     rows
         Of ``traces``: those that will be shown. The height of the axis suits them all.
+
+    Attributes
+    ----------
+    moving
+        What changes from one iteration to the next.
+    cut_off
+        Whether a component is higher than the axis.
     """
 
     def __init__(self, axes: Axes, subject: Subject, rows: Sequence[pd.Series]) -> None:
         self._axes, self._subject = axes, subject
         self._low, self._high = x_range(subject.points, subject.truth)
         peak = self._draw_reference()
-        top = max([peak, *(self._height(row) for row in rows)])
-        top = min(top, HEADROOM * peak) if peak > 0 else top
+        highest = max([peak, *(self._height(row) for row in rows)])
+        top = min(highest, HEADROOM * peak) if peak > 0 else highest
+        self.cut_off = top < highest
         axes.set_xlim(self._low, self._high)
         axes.set_ylim(-0.06 * top, 1.06 * top)
         axes.axhline(0.0, color="0.4", linewidth=0.8, zorder=2)
@@ -341,11 +350,12 @@ def snapshots(group: Group) -> Figure | None:
         rows.append((trace.iloc[-1], True))
     columns = min(len(rows), 2 if len(rows) <= 4 else 3)
     lines = -(-len(rows) // columns)
-    figure = Figure(figsize=(WIDTH, 2.5 * lines + 0.5), layout="constrained")
+    figure = Captioned(figsize=(WIDTH, 2.5 * lines + 0.5), layout="constrained")
     panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
     subject = subject_of(group, cell)
     for axes, (row, stopped) in zip(panels.flat, rows, strict=False):
-        Panel(axes, subject, [each for each, _ in rows]).show(row, stopped)
+        panel = Panel(axes, subject, [each for each, _ in rows])
+        panel.show(row, stopped)
         if columns > 2:  # narrow ones
             axes.set_title(axes.get_title().replace(", ", "\n"))
     for axes in panels.flat[len(rows) :]:
@@ -358,4 +368,26 @@ def snapshots(group: Group) -> Figure | None:
     size = group.size_label(cell.sample_size)
     figure.suptitle(f"{group.title}: {size}, {group.label(cell)}, replicate 0")
     legend_below(figure, panels[0, 0], columns=4)
+    _note(figure, subject, panel.cut_off)
     return figure
+
+
+def _note(figure: Captioned, subject: Subject, cut_off: bool) -> None:
+    """Say what stands beside the fitted densities, and what is outside of the picture."""
+    points, truth = subject.points, subject.truth
+    figure.note(
+        "Each curve is multiplied by its weight."
+        if subject.weighted
+        else "The weights are equal and known: each curve is N(x; mean, scale²)."
+    )
+    if points is None:
+        figure.note("The fit is to the population, of mass 1: there are no points.")
+    elif subject.n_components > 1:
+        mixed = "white: undecided" if subject.n_components == 2 else "a mix of the components'"
+        figure.note(f"Points on the axis are coloured by responsibility ({mixed}).")
+    figure.note(
+        f"The x axis ends {REACH:g} scales beyond the outermost true means.",
+        when=points is not None and truth is not None and "outside" in left_out(points, truth),
+    )
+    reference = "histogram" if truth is None else "truth"
+    figure.note(f"What is higher than {HEADROOM:g} times the {reference} is cut off.", when=cut_off)

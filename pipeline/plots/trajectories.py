@@ -1,6 +1,7 @@
 """How single fits move with the iteration: log-likelihood, its gap to the end, and parameters."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from pipeline.plan import Cell
-from pipeline.plots.group import PARAMETERS, Group
+from pipeline.plots.caption import POPULATION, Captioned, note_other_truth
+from pipeline.plots.group import FAILURES, PARAMETERS, Group
 from pipeline.plots.panels import (
     LEFT,
     Look,
@@ -25,6 +27,7 @@ from pipeline.plots.panels import (
     effort_axis,
     legend_lines,
     line_look,
+    note_effort,
     series_looks,
     size_panels,
 )
@@ -47,6 +50,7 @@ MOST_STARTS = 10
 MOST_OVERLAID = 3  # components whose trajectories can be told apart for several inits at once
 TRUE_VALUE: Look = {"linestyle": "--", "linewidth": 0.9, "alpha": 0.7}
 THEORY: Look = {"color": "black", "linestyle": "--", "linewidth": 0.9}
+ONLY_PLAIN = " Only plain EM has this rate."
 SHARED = "0.2"  # of a note that is about several curves
 TRUTH: Look = {"color": "black", "linestyle": "--", "alpha": 0.5}
 
@@ -69,6 +73,7 @@ def log_likelihood_trajectories(group: Group) -> Figure | None:
         group, factor, keep=lambda cell: cell.id in of_cell, share="", most_columns=3
     )
     handles = legend_lines(looks, panels)
+    dashed = overtaken = below = False
     for panel in panels:
         for name, cell in panel.cells.items():
             for start, trace in of_cell[cell.id].groupby("start"):
@@ -92,12 +97,30 @@ def log_likelihood_trajectories(group: Group) -> Figure | None:
         values = pd.concat([values, at_truth]).dropna()
         if len(values) and (span := float(np.ptp(values))) > 0:
             panel.axes.set_ylim(values.min() - 0.15 * span, values.max() + 0.08 * span)
+        dashed |= len(at_truth) > 0
+        if math.isfinite(panel.sample_size):
+            overtaken |= bool((shown["log_likelihood"].max() > at_truth).any())
+        below |= bool((shown["log_likelihood"] < panel.axes.get_ylim()[0]).any())
         panel.axes.yaxis.set_major_locator(MaxNLocator(5))
         panel.axes.tick_params(axis="y", labelsize=7.5)  # seven characters and more
         iteration_axis(panel.axes, shown["iteration"].max())
         panel.axes.set_ylabel("log-likelihood")
-    if group.truth is not None:
+    if dashed:
         handles.append(Line2D([], [], label="at the truth", **TRUTH))
+    figure.note(
+        "All curves of a panel are of one sample.",
+        when=any(len(panel.cells) > 1 and math.isfinite(panel.sample_size) for panel in panels),
+    )
+    figure.note(POPULATION, when=any(math.isinf(panel.sample_size) for panel in panels))
+    most = max(cell.starts for panel in panels for cell in panel.cells.values())
+    further = "further starts" if most <= MOST_STARTS else f"the next {MOST_STARTS - 1} starts"
+    figure.note(f"Thin lines are {further}.", when=most > 1)
+    figure.note(
+        "A fit may end above the dashed line, the log-likelihood of the true parameters, since it "
+        "adapts to the sample.",
+        when=overtaken,
+    )
+    figure.note("The lowest starting values lie below the axis.", when=below)
     title = f"{group.title}: replicate 0"
     return arrange(figure, panels, title, handles, share="", left=LEFT + 0.18, height=2.0)
 
@@ -115,12 +138,16 @@ def theory_anchor(gaps: np.ndarray, iterations: np.ndarray, rate: float, floor: 
     return int(fit[-1]) if len(fit) else -1
 
 
-def _plain_rate(group: Group, cell: Cell) -> float:
-    """Return the theoretical rate of the representative fit where it is that of the gap, or nan."""
+def _representative_fit(group: Group, cell: Cell) -> pd.Series:
     fits = group.fits_of(cell)
     replicate, start = REPRESENTATIVE
     (row,) = np.flatnonzero((fits["replicate"] == replicate) & (fits["start"] == start))
-    fit = fits.iloc[row]
+    return fits.iloc[row]
+
+
+def _plain_rate(group: Group, cell: Cell) -> float:
+    """Return the theoretical rate of the representative fit where it is that of the gap, or nan."""
+    fit = _representative_fit(group, cell)
     # Where a penalty is maximised too, the log-likelihood alone has a slope at the fixed point.
     if group.methods[cell.algorithm] != "em" or fit.get("log_penalty", 0.0) != 0.0:
         return math.nan
@@ -179,13 +206,14 @@ def log_likelihood_gap(group: Group) -> Figure | None:
     figure, panels = size_panels(group, factor, keep=lambda cell: cell.id in drawn, share="y")
     axis, axis_label = effort_axis(group)
     ends: list[float] = []
-    rated = False
+    rated = rounded = False
     for panel in panels:
         rates: dict[str, str] = {}
         first = len(ends)
         for name, cell in panel.cells.items():
             trace = traces[cell.id]
             ends.append(_draw_gap(panel.axes, trace, axis, looks[name], name))
+            rounded |= not _gaps(trace)[1][:-1].all()  # the last one is 0
             rate = _plain_rate(group, cell)
             text = f"rate {rate_text(rate)}"
             if text in rates and not accompanied([panel]):
@@ -206,7 +234,38 @@ def log_likelihood_gap(group: Group) -> Figure | None:
         handles.append(
             Line2D([], [], label="theory: falls like rate\N{SUPERSCRIPT TWO}ᵗ", **THEORY)
         )
+    _note_gap(figure, group, [cell for cell in group.cells if cell.id in drawn], rated, rounded)
     return arrange(figure, panels, f"{group.title}: replicate 0", handles, share="y", height=2.1)
+
+
+def _note_gap(
+    figure: Captioned, group: Group, cells: Sequence[Cell], rated: bool, rounded: bool
+) -> None:
+    """Say where curves end, and what the dashed lines are."""
+    figure.note(
+        "Dashed, the slope of theory: the gap falls like rate²ᵗ with the iteration t, rate being "
+        "the largest eigenvalue of the EM map's derivative at the estimate. The line runs through "
+        "the last point that the arithmetic can tell: look how early the curve has joined it."
+        f"{'' if all(group.methods[c.algorithm] == 'em' for c in cells) else ONLY_PLAIN}",
+        when=rated,
+    )
+    outcomes = {_representative_fit(group, cell)["outcome"] for cell in cells}
+    ended = [
+        *["were cut off at the largest number of iterations"] * ("max_iter" in outcomes),
+        *["failed"] * bool(outcomes & set(FAILURES)),
+    ]
+    figure.note(
+        f"Curves of fits that {' or '.join(ended)} bend down in the end, since they too are "
+        "measured from their own last row.",
+        when=bool(ended),
+    )
+    figure.note("Gaps that are rounding are not drawn.", when=rounded)
+    figure.note(
+        f"Fits with fewer than {FEWEST_SHOWN} gaps above rounding are left out.",
+        when=len(cells) < len(group.cells),
+    )
+    figure.note(POPULATION, when=any(math.isinf(cell.sample_size) for cell in cells))
+    note_effort(figure, group)
 
 
 @styled
@@ -226,7 +285,7 @@ def parameter_trajectories(group: Group) -> Figure | None:
         return None
     sizes = sorted({cell.sample_size for cell in traces})
     columns = columns_for(len(sizes))
-    figure = Figure(figsize=(WIDTH, WIDTH))
+    figure = Captioned(figsize=(WIDTH, WIDTH))
     panels: list[Panel] = []
     first: dict[str, Axes] = {}
     for place, size in enumerate(sizes):
@@ -260,5 +319,11 @@ def parameter_trajectories(group: Group) -> Figure | None:
         ]
     if truth is not None:
         handles.append(Line2D([], [], color="0.3", label="truth", **TRUE_VALUE))
+    figure.note("Components are matched to the truth, dashed and thin.", when=truth is not None)
+    figure.note(
+        "EM climbs to a maximum of the sample's likelihood, which is not at the truth.",
+        when=truth is not None and any(map(math.isfinite, sizes)),
+    )
+    note_other_truth(figure, group)
     title = f"{group.title}: replicate 0{group.remark(labels)}"
     return arrange(figure, panels, title, handles, share="y", height=1.5)

@@ -1,44 +1,54 @@
 """What is drawn of a group, as the contents of files below ``figures/``: one task at a time."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from pipeline.figures import FigureKind
 from pipeline.plan import Cell
-from pipeline.plots import Group, draw, png_bytes, snapshot_pngs, svg_bytes
+from pipeline.plots import Group, caption_of, draw, png_bytes, snapshot_pngs, svg_bytes
 from pipeline.plots.animation import gif_bytes
 
-Files = dict[str, bytes]
-Task = tuple[Callable[..., Files], Group, FigureKind | Cell]
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a task made: contents by file name, and captions of figures by the stem of theirs."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    captions: dict[str, str] = field(default_factory=dict)
 
 
-def drawn(task: Task) -> Files:
-    """Do a task: contents by file name."""
+Task = tuple[Callable[..., Drawn], Group, FigureKind | Cell]
+
+
+def drawn(task: Task) -> Drawn:
+    """Do a task."""
     function, group, subject = task
     return function(group, subject)
 
 
-def figure_files(group: Group, kind: FigureKind) -> Files:
+def figure_files(group: Group, kind: FigureKind) -> Drawn:
     """Draw a figure as SVG and PNG; nothing where it would say nothing."""
     figure = draw(kind, group)
     if figure is None:
-        return {}
+        return Drawn()
     stem = f"{group.name}-{kind.name}"
-    return {f"{stem}.svg": svg_bytes(figure), f"{stem}.png": png_bytes(figure)}
+    files = {f"{stem}.svg": svg_bytes(figure), f"{stem}.png": png_bytes(figure)}
+    return Drawn(files, {stem: caption_of(kind, figure)})
 
 
-def cell_files(group: Group, cell: Cell) -> Files:
+def cell_files(group: Group, cell: Cell) -> Drawn:
     """Draw the pictures of a cell's representative fit."""
-    return {
+    pictures = {
         f"snapshots/{cell.id}-{iteration:06d}.png": picture
         for iteration, picture in snapshot_pngs(group, cell)
     }
+    return Drawn(pictures)
 
 
-def animation_files(group: Group, cell: Cell) -> Files:
+def animation_files(group: Group, cell: Cell) -> Drawn:
     """Draw a cell's representative fit as an animation, in the name of its group."""
     animation = gif_bytes(group, cell)
-    return {} if animation is None else {f"{group.name}-animation.gif": animation}
+    return Drawn({} if animation is None else {f"{group.name}-animation.gif": animation})
 
 
 def alone(group: Group, cell: Cell) -> Group:

@@ -60,9 +60,9 @@ def report(folder: Path) -> None:
     if plan.config["report"] != "minimal":
         groups = _groups(folder, plan, tables)
         shown = groups[:MOST_GROUPS]
-        files = _draw(plan, shown, figures)
+        files, captions = _draw(plan, shown, figures)
         kept = set(files)
-        pictures = _pictures(shown, _chosen(plan), files)
+        pictures = _pictures(shown, _chosen(plan), files, captions)
         players = _players(shown)
         remarks = [_room(pictures, len(shown), len(groups)), _silent(plan, shown, files)]
         remark = " ".join(filter(None, remarks))
@@ -110,8 +110,13 @@ def _chosen(plan: Plan) -> list[FigureKind]:
     return [by_name[name] for name in wanted]
 
 
-def _draw(plan: Plan, groups: Sequence["Group"], figures: Path) -> dict[Path, bytes]:
-    """Draw all figures and pictures into files below `figures`; return their contents."""
+def _draw(
+    plan: Plan, groups: Sequence["Group"], figures: Path
+) -> tuple[dict[Path, bytes], dict[str, str]]:
+    """Draw all figures and pictures into files below `figures`.
+
+    Return their contents, and the figures' captions by the stems of their files.
+    """
     from pipeline.report.drawing import (
         Task,
         alone,
@@ -130,19 +135,24 @@ def _draw(plan: Plan, groups: Sequence["Group"], figures: Path) -> dict[Path, by
         tasks += [
             (cell_files, alone(group, cell), cell) for group in groups for cell in group.cells
         ]
-    written = {}
+    written: dict[Path, bytes] = {}
+    captions: dict[str, str] = {}
     with progress("report", len(tasks)) as advance:
-        for files in ordered_map(drawn, tasks, plan.workers):
-            for name, content in files.items():
+        for done in ordered_map(drawn, tasks, plan.workers):
+            for name, content in done.files.items():
                 with atomic_write(figures / name) as temporary:
                     temporary.write_bytes(content)
                 written[figures / name] = content
+            captions |= done.captions
             advance(1)
-    return written
+    return written, captions
 
 
 def _pictures(
-    groups: Sequence["Group"], kinds: Sequence[FigureKind], files: dict[Path, bytes]
+    groups: Sequence["Group"],
+    kinds: Sequence[FigureKind],
+    files: dict[Path, bytes],
+    captions: dict[str, str],
 ) -> list[Picture]:
     """Return the pictures in the order of the page; one that it has no room for has no image."""
     by_name = {path.name: content for path, content in files.items()}
@@ -157,7 +167,7 @@ def _pictures(
         svg, png = by_name[f"{stem}.svg"], by_name[f"{stem}.png"]
         small = min(svg, png, key=len) if smallest else svg
         image = small if len(small) <= LARGEST_SVG else png
-        return Picture(group.title, kind.title, kind.caption, image, f"figures/{stem}.svg")
+        return Picture(group.title, kind.title, captions[stem], image, f"figures/{stem}.svg")
 
     best = [picture(*each, smallest=False) for each in drawn]
     if sum(len(each.data_uri) for each in best) <= MOST_BYTES:
