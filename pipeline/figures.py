@@ -63,7 +63,7 @@ FIGURES = (
         "log_likelihood_gap",
         "trajectories",
         "Speed of one fit",
-        "Gap between the log-likelihood of one fit (replicate 0, start 0) at an iteration and its "
+        "Gap between the log-likelihood of a fit (replicate 0, start 0) at an iteration and its "
         "last one: a straight line where EM converges linearly.",
     ),
     FigureKind(

@@ -5,6 +5,7 @@ import math
 import re
 from collections import namedtuple
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,13 @@ import pytest
 from pipeline.errors import InputError
 from pipeline.figures import FIGURES
 from pipeline.plan import write_plan
+from pipeline.plots import caption_of, draw
 from pipeline.report import Picture, PlayerPart, page, render_report
 from pipeline.report.tables import errors_table, outcomes_table
 from pipeline.stages import report as stage
 from pipeline.stages.report import report
 from pipeline.statistics.presentation import rounded
-from pipeline.tables import OUTCOMES
+from pipeline.tables import OUTCOMES, read_table
 from tests.factories import Study, make_study, write_study
 from tests.pages import Page, tables
 
@@ -201,6 +203,40 @@ def test_figures_do_not_depend_on_the_number_of_processes(study, tmp_path):
         found.append(contents(tmp_path / str(workers)))
     one, two = ({k: v for k, v in each.items() if k != "plan.yaml"} for each in found)
     assert one == two
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_figures_caption_stands_below_it_with_its_notes(study, tmp_path, workers):
+    config = study.plan.config | {"executor": study.plan.config["executor"] | {"workers": workers}}
+    plan = replace(study.plan, config=config)
+    write_study(replace(study, plan=plan), tmp_path)
+    report(tmp_path)
+    html = (tmp_path / "report.html").read_text("utf-8")
+    found = re.findall(r"<h4>(.*?)</h4>.*?<figcaption>(.*?)</figcaption>", html, re.DOTALL)
+    tables_ = {"convergence": study.convergence}
+    tables_ |= {name: read_table(tmp_path, name) for name in stage.ON_THE_PAGE}
+    expected = [
+        (kind.title, caption_of(kind, figure))
+        for group in stage._groups(tmp_path, plan, tables_)
+        for kind in FIGURES
+        if (figure := draw(kind, group)) is not None
+    ]
+    assert [(unescape(title), unescape(text)) for title, text in found] == expected
+    # Fits that were cut off after four iterations.
+    assert any("cut off at the largest number" in text for _, text in expected)
+
+
+def test_captions_are_escaped(study, tmp_path, monkeypatch):
+    from pipeline.report import drawing
+
+    monkeypatch.setattr(drawing, "caption_of", lambda kind, _: f"a <b> & c of {kind.name}.")
+    alone = {"executor": study.plan.config["executor"] | {"workers": 1}}
+    config = study.plan.config | alone | {"figures": ["outcome_shares"]}
+    write_study(replace(study, plan=replace(study.plan, config=config)), tmp_path)
+    report(tmp_path)
+    html = (tmp_path / "report.html").read_text("utf-8")
+    assert html.count("<figcaption>a &lt;b&gt; &amp; c of outcome_shares.</figcaption>") == 2
+    assert "a <b>" not in html
 
 
 def test_pictures_without_room_are_told(study, tmp_path, monkeypatch):

@@ -147,7 +147,8 @@ def _note(
     drawn = set(table["cell"])
     cells = [cell for cell in group.cells if cell.id in drawn]
     shown = table[table["x"] <= longest]
-    fits = group.recorded_fits(cells)
+    gap = quantity == "log_likelihood_gap"
+    fits = group.recorded_fits(cells) if gap else group.recorded(group.fits, cells)
     figure.note(f"Lines are medians over replicates, {BANDS if banded else BANDS_LEFT_OUT}.")
     figure.note(
         "Of several starts a replicate has their median.",

@@ -148,9 +148,9 @@ class Group:
 
     def recorded(self, table: pd.DataFrame, cells: Sequence[Cell]) -> pd.DataFrame:
         """Return the rows of a table that are about these cells' fits recorded in full."""
-        rows = table[table["cell"].isin([cell.id for cell in cells])]
         kept = self.schedule["record_replicates"]
-        return rows if kept == "all" else rows[rows["replicate"] < kept]
+        rows = table if kept == "all" else table[table["replicate"] < kept]
+        return rows[rows["cell"].isin([cell.id for cell in cells])]
 
     def recorded_fits(self, cells: Sequence[Cell]) -> pd.DataFrame:
         """Return these cells' fits recorded in full, with what they are beside the others."""
