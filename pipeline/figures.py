@@ -48,7 +48,7 @@ FIGURES = (
         "parameter_trajectories",
         "trajectories",
         "Parameters",
-        "Parameters at every recorded iteration (replicate 0, start 0), one colour per component.",
+        "Parameters of a fit (replicate 0) at every recorded iteration, one colour per component.",
     ),
     FigureKind(
         "mean_plane",
@@ -63,7 +63,7 @@ FIGURES = (
         "log_likelihood_gap",
         "trajectories",
         "Speed of one fit",
-        "Gap between the log-likelihood of a fit (replicate 0, start 0) at an iteration and its "
+        "Gap between the log-likelihood of a fit (replicate 0) at an iteration and its "
         "last one: a straight line where EM converges linearly.",
     ),
     FigureKind(

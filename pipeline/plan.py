@@ -22,6 +22,7 @@ from pipeline.observed import observed_key, read_observed
 
 FILE = "plan.yaml"
 MULTIRUN = "multirun"  # folder of the jobs of sweeps, in the results folder
+GRID = "grid"  # the method of an init that starts on a lattice of means
 # Where and how fast the work is done, and where it is shown, decides no number.
 NOT_CONTENT = ("executor", "tracking", "store_dir")
 
@@ -97,6 +98,22 @@ class Plan:
     def data_set(self, cell: Cell) -> DataSet:
         """Return the data set that a cell is fitted to."""
         return next(data for data in self.data_sets if data.id == cell.data_set)
+
+    def representative(self, cell: Cell) -> tuple[int, int]:
+        """Return replicate and start of the fit that stands for a cell wherever one fit is shown.
+
+        Both are the first ones, but for the start on a lattice of several means. There the first
+        one has equal means, and EM would keep its components equal; the mean of component k is at
+        (k + 1/2)/K of the lattice's values instead, which differ wherever it has K of them.
+        """
+        n_means = cell.n_components
+        of_model = self.config["model"][cell.model]["means"]
+        if self.config["init"][cell.init]["method"] != GRID or of_model == "symmetric":
+            return 0, 0
+        points = round(cell.starts ** (1.0 / n_means))
+        # The last mean changes fastest with the number of the start.
+        places = [(2 * k + 1) * points // (2 * n_means) for k in range(n_means)]
+        return 0, sum(place * points ** (n_means - 1 - k) for k, place in enumerate(places))
 
     @property
     def workers(self) -> int:

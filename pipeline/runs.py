@@ -305,8 +305,13 @@ def _number(value: Any, mcse: Any = None) -> str:
     return f"{value:.4g}" if mcse is None or pd.isna(mcse) else f"{value:.4g} ± {mcse:.2g}"
 
 
+def _fit_name(plan: Plan, cell: Cell) -> str:
+    replicate, start = plan.representative(cell)
+    return f"replicate {replicate}, start {start}"
+
+
 def _guide(plan: Plan, cell: Cell, run: Run) -> str:
-    one = "the fit" if cell.replicates * cell.starts == 1 else "replicate 0, start 0"
+    one = "the fit" if cell.replicates * cell.starts == 1 else _fit_name(plan, cell)
     recorded = plan.config["schedule"]["record_replicates"]
     over = "all fits" if recorded == "all" else f"the fits of the first {recorded} replicates"
     # One line each: MLflow breaks a paragraph where its source does.

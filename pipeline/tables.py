@@ -17,8 +17,6 @@ from pipeline.errors import InputError
 from pipeline.files import atomic_write, remove_others
 from pipeline.plan import Cell, Plan
 
-# (replicate, start) of the fit that stands for its cell wherever one fit is shown.
-REPRESENTATIVE = (0, 0)
 FITS = "fits"
 TRACES = "traces"
 STATISTICS = "convergence.parquet"

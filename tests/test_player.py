@@ -9,7 +9,8 @@ import pytest
 
 from pipeline.plan import read_plan
 from pipeline.plots.snapshots import snapshot_picture, subject_of
-from pipeline.report.player import MOST_ROWS, player, thinned
+from pipeline.plots.thinning import MOST_STEPS, thinned
+from pipeline.report.player import player
 from pipeline.stages.report import _groups, report
 from pipeline.tables import read_statistics, read_table, read_traces
 from tests.factories import make_study, write_study
@@ -102,8 +103,8 @@ def test_its_colors_are_those_of_the_figures(folder):
 @pytest.mark.parametrize("length", [1, 2, 199, 200, 201, 5000, 1_000_000])
 def test_thinning_keeps_the_ends_and_grows(length):
     iterations = np.arange(length)
-    kept = thinned(iterations, MOST_ROWS)
-    assert len(kept) <= MOST_ROWS and (np.diff(kept) > 0).all()
+    kept = thinned(iterations, MOST_STEPS)
+    assert len(kept) <= MOST_STEPS and (np.diff(kept) > 0).all()
     assert kept[0] == 0 and kept[-1] == length - 1
     if length > 1000:
         steps = np.diff(kept)

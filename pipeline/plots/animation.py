@@ -11,6 +11,7 @@ from scipy.spatial import cKDTree
 from pipeline.plan import Cell
 from pipeline.plots.group import Group
 from pipeline.plots.snapshots import pictures, subject_of
+from pipeline.plots.thinning import MOST_STEPS, thinned
 
 MOST_FRAMES = 60
 # In milliseconds; a GIF counts in hundredths of a second.
@@ -22,7 +23,7 @@ SOUNDED = 6  # frames, at most, whose colours are counted
 
 
 def frame_rows(trace: pd.DataFrame) -> list[tuple[pd.Series, bool]]:
-    """Return the rows of a trace to show: all, or `MOST_FRAMES` that are geometrically apart.
+    """Return the rows of a trace to show: all, or `MOST_FRAMES` of those that the player has.
 
     Parameters
     ----------
@@ -34,15 +35,8 @@ def frame_rows(trace: pd.DataFrame) -> list[tuple[pd.Series, bool]]:
     list of (row, stopped): the first and the last are always there; `stopped` is true of the last.
     """
     iterations = trace["iteration"].to_numpy()
-    places = np.arange(len(trace))
-    if len(trace) > MOST_FRAMES:
-        # Early iterations differ most; where powers round to the same iteration, the next ones
-        # are taken, so that the number of frames is kept.
-        wanted = np.geomspace(1.0, 1.0 + iterations[-1], MOST_FRAMES) - 1.0
-        places = np.searchsorted(iterations, np.round(wanted))
-        spread = np.arange(MOST_FRAMES)
-        places = np.maximum.accumulate(places - spread) + spread
-        places = np.minimum(places, len(trace) - MOST_FRAMES + spread)
+    stepped = thinned(iterations, MOST_STEPS)
+    places = stepped[thinned(iterations[stepped], MOST_FRAMES)]
     return [(trace.iloc[at], bool(at == len(trace) - 1)) for at in places]
 
 

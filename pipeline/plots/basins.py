@@ -2,181 +2,38 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from itertools import permutations
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap, LogNorm, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from pipeline.core.mixture import mixture_quantiles
 from pipeline.core.starts import POPULATION_LIMITS, sample_limits
-from pipeline.plan import Cell
+from pipeline.plan import GRID, Cell
 from pipeline.plots.caption import Captioned
-from pipeline.plots.group import PARAMETERS, Group
-from pipeline.plots.style import OKABE_ITO, WIDTH, finished, power_of_ten
+from pipeline.plots.group import Group
+from pipeline.plots.limits import HUES, TOLERANCE, Limit, limits, same_colors
+from pipeline.plots.style import WIDTH, finished, power_of_ten
 
-GRID = "grid"  # the init's method
-# Limits with a colour of their own: as many hues as can be told apart in all their shades.
-HUES = tuple(OKABE_ITO[i] for i in (0, 4, 2, 3, 1))
-# For limits that one panel has and another lacks.
-COLORS = (*HUES, OKABE_ITO[5], OKABE_ITO[6], "#7a4d9e", "#8b5a2b")
-OTHER = "#777777"
-FAILED = {"max_iter": "#bbbbbb"}  # every other failure is black
 SHADED = (0.02, 0.98)  # quantiles of the iterations between which shades differ
 LIGHTEST = 0.35  # of a colour, the rest white: from there the fewest iterations
-# Two fits have the same limit if no parameter differs by more, in units. A stopping rule leaves
-# fits of one limit much nearer to each other, and optima lie much farther apart.
-RADIUS = 1e-3
-# Limits of two samples are the same optimum if no parameter differs by more, in units. Sampling
-# moves an optimum of a hundred points by up to about 0.15; different optima lie farther apart.
-TOLERANCE = 0.2
 COLUMNS = 3
-
-
-@dataclass(frozen=True)
-class Limit:
-    """Where some fits end.
-
-    Attributes
-    ----------
-    name
-        A letter, or an outcome, or ``other``.
-    means
-        Of a limit with a letter, ascending.
-    color
-        Of its basin.
-    log_likelihood
-        Total, of a limit with a letter.
-    estimate
-        Weights, means and scales of a limit with a letter, shape (3, n_components).
-    scale
-        Of its sample: the unit of means and scales.
-    """
-
-    name: str
-    means: tuple[float, ...]
-    color: str
-    log_likelihood: float = math.nan
-    estimate: np.ndarray | None = None
-    scale: float = math.nan
-
-
-def limits(fits: pd.DataFrame, n_components: int) -> tuple[np.ndarray, list[Limit]]:
-    """Tell to which limit each fit of one sample went.
-
-    Converged fits whose estimates agree up to the order of the components share a limit. The
-    largest ones are looked for first, and named by their log-likelihood; what is then left is
-    ``other``. A fit that did not converge belongs to its outcome.
-
-    Parameters
-    ----------
-    fits
-        Rows of ``fits``.
-    n_components
-        Of the model.
-
-    Returns
-    -------
-    places : int, shape (fits,)
-        In the list.
-    limits
-        Those that occur.
-    """
-    columns = np.array([[f"{name}_{k}" for k in range(n_components)] for name in PARAMETERS])
-    estimates = fits[columns.ravel()].to_numpy(float).reshape(-1, 3, n_components)
-    units = fits["sample_scale"].to_numpy(float)[:, None, None] * [[0.0], [1.0], [1.0]]
-    units[:, 0] = 1.0
-    log_likelihoods = fits["log_likelihood"].to_numpy(float)
-    outcomes = fits["outcome"].to_numpy(object)
-    scaled = estimates / units
-
-    found: list[np.ndarray] = []
-    left = outcomes == "converged"
-    # Fits of one limit share their log-likelihood to about that many digits.
-    rounded = np.round(log_likelihoods / np.abs(log_likelihoods[left]).max(initial=1.0), 8)
-    while left.any() and len(found) < len(HUES):
-        _, first, counts = np.unique(rounded[left], return_index=True, return_counts=True)
-        leader = np.flatnonzero(left)[first[np.argmax(counts)]]
-        distances = [
-            np.abs(scaled[:, :, list(order)] - scaled[leader]).max(axis=(1, 2))
-            for order in permutations(range(n_components))
-        ]
-        members = left & (np.min(distances, axis=0) <= RADIUS)
-        found.append(np.flatnonzero(members))
-        left &= ~members
-
-    found.sort(key=lambda members: -log_likelihoods[members].max())
-    places = np.zeros(len(fits), int)
-    named: list[Limit] = []
-    for letter, color, members in zip("ABCDEFG", HUES, found, strict=False):
-        places[members] = len(named)
-        means = np.sort(estimates[members[0], 1])
-        one = members[0]
-        named.append(
-            Limit(
-                letter, tuple(means.tolist()), color, float(log_likelihoods[one]), estimates[one],
-                float(units[one, 1, 0]),
-            )
-        )  # fmt: skip
-    for outcome in sorted(set(outcomes.tolist()) - {"converged"}):
-        places[outcomes == outcome] = len(named)
-        named.append(Limit(outcome.replace("_", " "), (), FAILED.get(outcome, "#000000")))
-    if left.any():
-        places[left] = len(named)
-        named.append(Limit("other", (), OTHER))
-    return places, named
-
-
-def limit_distance(first: Limit, second: Limit) -> float:
-    """Return the largest difference of a parameter, in units of the second limit's sample.
-
-    In the order of the components that brings them closest; infinite without estimates.
-    """
-    one, other = first.estimate, second.estimate
-    if one is None or other is None:
-        return math.inf
-    units = np.array([[1.0], [second.scale], [second.scale]])
-    orders = permutations(range(one.shape[1]))
-    return min(float(np.abs((one[:, list(order)] - other) / units).max()) for order in orders)
-
-
-def same_colors(panels: Sequence[Sequence[Limit]]) -> list[list[Limit]]:
-    """Colour the limits of several panels: one optimum has one colour in all of them.
-
-    The pairs of a limit and an optimum of earlier panels that are nearest, within `TOLERANCE`, are
-    the same one; what is left over is new.
-    """
-    known: dict[str, Limit] = {}
-    colored = []
-    for named in panels:
-        lettered = [place for place, limit in enumerate(named) if limit.estimate is not None]
-        pairs = sorted(
-            (limit_distance(named[place], limit), place, color)
-            for place in lettered
-            for color, limit in known.items()
-        )
-        chosen: dict[int, str] = {}
-        for distance, place, color in pairs:
-            if distance <= TOLERANCE and place not in chosen and color not in chosen.values():
-                chosen[place] = color
-        for place in lettered:
-            if place not in chosen:
-                # Were all colours taken, one that this panel lacks would come again.
-                free = [color for color in COLORS if color not in chosen.values()]
-                chosen[place] = next((color for color in free if color not in known), free[0])
-        known |= {color: named[place] for place, color in chosen.items()}
-        colored.append(
-            [replace(limit, color=chosen.get(i, limit.color)) for i, limit in enumerate(named)]
-        )
-    return colored
+LEGEND_LINE = 0.17  # inches
+START: dict[str, Any] = {
+    "marker": "P", "markersize": 7, "markerfacecolor": "black", "markeredgecolor": "white",
+    "linestyle": "",
+}  # fmt: skip
 
 
 def lattice(group: Group, cell: Cell) -> np.ndarray:
@@ -230,8 +87,9 @@ def _draw_map(
     places: np.ndarray,
     colors: np.ndarray,
     named: Sequence[Limit],
+    marked: int,
 ) -> None:
-    """Draw two starting means: the first one to the right, the second one upwards."""
+    """Draw two starting means, the first one to the right, the second one upwards; mark a start."""
     size = len(values)
     # The last mean changes fastest with the number of the start.
     right, up = starts // size, starts % size
@@ -253,6 +111,7 @@ def _draw_map(
                     x, y, limit.name, ha="center", va="center", fontsize=7, zorder=4,
                     bbox={"boxstyle": "circle,pad=0.2", "facecolor": "white", "linewidth": 0.7},
                 )  # fmt: skip
+    axes.plot(values[marked // size], values[marked % size], **START, zorder=5)
     axes.set_xlabel("starting mean, component 0")
     axes.grid(False)
 
@@ -269,11 +128,16 @@ def _draw_strip(
 
 
 def _legend(
-    axes: Axes, places: np.ndarray, named: Sequence[Limit], size: float, below: float
+    axes: Axes,
+    places: np.ndarray,
+    named: Sequence[Limit],
+    marks: Sequence[Line2D],
+    size: float,
+    below: float,
 ) -> None:
     """Name the limits of a sample of this size below its panel."""
     counts = np.bincount(places, minlength=len(named))
-    handles = []
+    handles: list[Artist] = []
     for limit, count in zip(named, counts, strict=True):
         where = ", ".join(f"{mean:.2f}" for mean in limit.means)
         if limit.estimate is not None:
@@ -286,8 +150,8 @@ def _legend(
         text = f"{limit.name}: {where + '; ' if where else ''}{percent}"
         handles.append(Patch(facecolor=limit.color, label=text))
     axes.legend(
-        handles=handles, loc="upper center", bbox_to_anchor=(0.5, below), handlelength=1.0,
-        fontsize=7.5,
+        handles=[*handles, *marks], loc="upper center", bbox_to_anchor=(0.5, below),
+        handlelength=1.0, fontsize=7.5,
     )  # fmt: skip
 
 
@@ -326,12 +190,13 @@ def basins(group: Group) -> Figure | None:
     flat = _free_means(group) == 2
     columns = min(COLUMNS, len(cells)) if flat else 1
     lines = -(-len(cells) // columns)
-    height = (0.93 * WIDTH / max(columns, 2) + 0.9) if flat else 2.1
+    found = [limits(fits, group.n_components) for _, fits in cells]
+    entries = max(len(named) for _, named in found) + flat
+    height = (0.93 * WIDTH / max(columns, 2) if flat else 1.2) + 0.25 + LEGEND_LINE * entries
     inches = height * lines + 0.8
     below_title = ConstrainedLayoutEngine(rect=(0.0, 0.0, 1.0, 1.0 - 0.1 / inches))
     figure = Captioned(figsize=(WIDTH, inches), layout=below_title)
     panels = figure.subplots(lines, columns, squeeze=False)
-    found = [limits(fits, group.n_components) for _, fits in cells]
     colored = same_colors([named for _, named in found])
     for axes, (cell, fits), (places, _), named in zip(
         panels.flat, cells, found, colored, strict=False
@@ -341,7 +206,8 @@ def basins(group: Group) -> Figure | None:
         starts = fits["start"].to_numpy()
         if flat:
             colors = _colors(places, named, iterations, norm)
-            _draw_map(axes, values, starts, places, colors, named)
+            _, marked = group.representatives[cell.id]
+            _draw_map(axes, values, starts, places, colors, named, marked)
         else:
             full = [named[place].color for place in places]
             _draw_strip(axes, values, starts, iterations, full)
@@ -350,7 +216,8 @@ def basins(group: Group) -> Figure | None:
         several = len(group.labels) > 1
         size = group.size_label(cell.sample_size)
         axes.set_title(f"{size}, {group.label(cell)}" if several else size)
-        _legend(axes, places, named, cell.sample_size, -0.25 if flat else -0.35)
+        marks = [Line2D([], [], label="start of the fit shown step by step", **START)] * flat
+        _legend(axes, places, named, marks, cell.sample_size, -0.25 if flat else -0.35)
     for axes in panels.flat[len(cells) :]:
         axes.set_visible(False)
     if flat:
@@ -382,4 +249,8 @@ def _note(figure: Captioned, panels: Sequence[Sequence[Limit]], flat: bool) -> N
         when=lettered and len(panels) > 1,
     )
     figure.note(f"Other: limits beyond the {len(HUES)} largest.", when="other" in names)
-    figure.note("Starts with two equal means, on the diagonal, keep them equal.", when=flat)
+    figure.note(
+        "Starts with two equal means, on the diagonal, keep them equal. A cross marks the start of "
+        "the fit that the pictures of single iterations show.",
+        when=flat,
+    )

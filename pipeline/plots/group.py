@@ -11,7 +11,7 @@ import pandas as pd
 from pipeline.core.mixture import Parameters
 from pipeline.plan import Cell, Plan
 from pipeline.plots.laws import Law, laws
-from pipeline.tables import OUTCOMES, REPRESENTATIVE
+from pipeline.tables import OUTCOMES
 
 FEWEST_FITS = 5  # a distribution over fewer is not one
 PARAMETERS = ("weight", "mean", "scale")
@@ -46,8 +46,10 @@ class Group:
         The plan's, by name: ``method`` and its options.
     schedule
         The plan's: ``max_iter``, ``stop``, ``record``, ``record_replicates``, ``snapshots``.
+    representatives
+        Replicate and start of the fit that stands for its cell, by cell id.
     points
-        The representative fit's sample by cell id, shape (n,).
+        That fit's sample by cell id, shape (n,).
     methods
         Of the algorithms, by their names in the configuration.
     laws
@@ -69,6 +71,7 @@ class Group:
     symmetric: bool
     inits: Mapping[str, Mapping[str, Any]]
     schedule: Mapping[str, Any]
+    representatives: Mapping[str, tuple[int, int]]
     points: Mapping[str, np.ndarray]
     methods: Mapping[str, str]
     laws: tuple[Law, ...]
@@ -163,10 +166,22 @@ class Group:
         rows = self.convergence[self.convergence["cell"].isin([cell.id for cell in cells])]
         return bool(rows[[f"n_{outcome}" for outcome in outcomes]].to_numpy().any())
 
+    def fit_name(self, cell: Cell) -> str:
+        """Name the representative fit within its cell."""
+        replicate, start = self.representatives[cell.id]
+        return f"replicate {replicate}" + (f", start {start}" if cell.starts > 1 else "")
+
+    def spread_starts(self, cell: Cell, most: int) -> np.ndarray:
+        """Return at most `most` starts, ascending, evenly spread but for the representative one."""
+        _, start = self.representatives[cell.id]
+        starts = np.unique(np.linspace(0, cell.starts - 1, most).round().astype(int))
+        starts[np.argmin(np.abs(starts - start))] = start
+        return starts
+
     def representative(self, cell: Cell) -> pd.DataFrame:
         """Return the trace of the cell's representative fit, by iteration."""
         rows = self.traces[self.traces["cell"] == cell.id]
-        replicate, start = REPRESENTATIVE
+        replicate, start = self.representatives[cell.id]
         rows = rows[(rows["replicate"] == replicate) & (rows["start"] == start)]
         return rows.sort_values("iteration", kind="stable")
 
@@ -218,6 +233,7 @@ def groups(
             symmetric=plan.config["model"][cells[0].model]["means"] == "symmetric",
             inits=plan.config["init"],
             schedule=plan.config["schedule"],
+            representatives={cell.id: plan.representative(cell) for cell in cells},
             points={cell.id: points[cell.id] for cell in cells if cell.id in points},
             methods={name: entry["method"] for name, entry in plan.config["algorithm"].items()},
             laws=tuple(law for cell, law in first if cell in cells),

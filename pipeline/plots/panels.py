@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from pipeline.plan import Cell
 from pipeline.plots.caption import Captioned
 from pipeline.plots.group import Group
-from pipeline.plots.style import LINE_STYLES, MARKERS, OKABE_ITO, WIDTH
+from pipeline.plots.style import LINE_STYLES, MARKERS, SERIES, WIDTH
 
 MOST_COLUMNS = 4
 WIDEST = 4.2  # inches: a single panel need not fill the page
@@ -26,9 +26,6 @@ BESIDE, OWN_Y, OWN_X = 0.3, 0.3, 0.22  # room for the ticks of every panel
 LABEL = 0.2  # inches that the name of a y axis takes
 NOTE = 9.5  # points of a line
 LETTER, HANDLE = 5.2, 46.0  # points of a legend's entry: of each letter, and of the rest
-
-# Yellow lines cannot be seen on white.
-COLORS = OKABE_ITO[:-1]
 
 # Curves in a panel: of more, their bands and other companions could not be told apart.
 MOST_ACCOMPANIED = 4
@@ -58,9 +55,9 @@ def series_looks(names: Sequence[str]) -> dict[str, Look]:
     """Colour, line style and marker of each of several curves; colours come again, dashed."""
     looks = {}
     for place, name in enumerate(names):
-        turn = place // len(COLORS) % len(LINE_STYLES)
+        turn = place // len(SERIES) % len(LINE_STYLES)
         marker = MARKERS[place % len(MARKERS)]
-        looks[name] = {"color": COLORS[place % len(COLORS)], "linestyle": LINE_STYLES[turn]}
+        looks[name] = {"color": SERIES[place % len(SERIES)], "linestyle": LINE_STYLES[turn]}
         looks[name] |= {"marker": marker, "markersize": 4}
     return looks
 

@@ -90,7 +90,7 @@ def _paths(group: Group, size: float) -> list[tuple[Cell, pd.DataFrame]]:
     for cell in group.panel(size):
         if group.label(cell) not in shown:
             continue
-        starts = np.unique(np.linspace(0, cell.starts - 1, MOST_STARTS).round().astype(int))
+        starts = group.spread_starts(cell, MOST_STARTS)
         traces = group.traces_of(cell)
         traces = traces[(traces["replicate"] == 0) & traces["start"].isin(starts)]
         paths += [(cell, trace) for _, trace in traces.groupby("start") if len(trace) > 1]
@@ -114,12 +114,24 @@ def _best(group: Group, paths: list[tuple[Cell, pd.DataFrame]]) -> Parameters | 
     return parameters_of(fits.loc[fits["log_likelihood"].idxmax()], group.n_components)
 
 
-def _moving(n_components: int, traces: pd.DataFrame) -> tuple[int, int]:
-    """Return the two components whose means move most, in their order."""
-    means = [f"mean_{k}" for k in range(n_components)]
+def _moving(traces: pd.DataFrame, scales: np.ndarray) -> tuple[int, int]:
+    """Return the two components whose means move most, in their order.
+
+    Components narrower than the contours' lattice come last: off their few points they add nothing
+    to the log-likelihood, which is flat but for peaks between the lattice's points.
+
+    Parameters
+    ----------
+    traces
+        Of all that is drawn.
+    scales
+        That the components are held at, shape (K,).
+    """
+    means = [f"mean_{k}" for k in range(len(scales))]
     by_fit = traces.groupby(["cell", "start"])[means]
     moved = (by_fit.max() - by_fit.min()).sum().to_numpy()
-    first, second = sorted(np.argsort(-moved, kind="stable")[:2].tolist())
+    steps = [float(np.ptp(_spread(traces[mean].to_numpy()))) / (POINTS - 1) for mean in means]
+    first, second = sorted(np.lexsort((-moved, scales < steps))[:2].tolist())
     return first, second
 
 
@@ -181,11 +193,13 @@ def _spread(*values: np.ndarray) -> np.ndarray:
 def mean_plane(group: Group) -> Figure | None:
     """Draw the paths of replicate 0 in the plane of two means over the log-likelihood."""
     paths = {size: _paths(group, size) for size in group.sizes}
-    shown = [size for size in group.sizes if _best(group, paths[size]) is not None]
+    best = {size: _best(group, paths[size]) for size in group.sizes}
+    estimates = {size: held for size, held in best.items() if held is not None}
+    shown = list(estimates)
     if group.n_components < 2 or group.symmetric or not shown:
         return None
     traces = pd.concat([trace for size in shown for _, trace in paths[size]])
-    pair = _moving(group.n_components, traces)
+    pair = _moving(traces, np.min([held.scales for held in estimates.values()], axis=0))
     labels = group.chosen(MOST_SERIES)
     colors = series_colors(labels)
     columns = min(COLUMNS, len(shown))
@@ -195,8 +209,7 @@ def mean_plane(group: Group) -> Figure | None:
     panels = figure.subplots(lines, columns, squeeze=False)
     truth = group.comparable_truth
     for axes, size in zip(panels.flat, shown, strict=False):
-        held = _best(group, paths[size])
-        assert held is not None
+        held = estimates[size]
         true = [np.array([]) if truth is None else truth.means[[k]] for k in pair]
         first, second = (
             _spread(true[i], *(trace[f"mean_{k}"].to_numpy() for _, trace in paths[size]))
@@ -243,7 +256,10 @@ def _note(
 ) -> None:
     """Say which fits are drawn, and which are not."""
     drawn = [path for size in shown for path in paths[size]]
-    figure.note("The two means are those that move most.", when=group.n_components > 2)
+    figure.note(
+        "The two means are those that move most, those of very narrow components last.",
+        when=group.n_components > 2,
+    )
     figure.note(
         f"Of more than {MOST_STARTS} starts {MOST_STARTS} have a path, evenly spread.",
         when=any(cell.starts > MOST_STARTS for cell, _ in drawn),

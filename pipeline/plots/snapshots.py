@@ -21,6 +21,7 @@ from pipeline.plots.style import (
     STYLE,
     WIDTH,
     component_colors,
+    component_looks,
     finished,
     legend_below,
     styled,
@@ -47,12 +48,15 @@ class Subject(NamedTuple):
         Of the fit; component 0 is blue.
     weighted
         Draw w_k N_k; else N_k, as the notebook does where the weights are equal.
+    title
+        Of a picture that stands alone: lines that tell which fit it is.
     """
 
     points: np.ndarray | None
     truth: Parameters | None
     n_components: int
     weighted: bool
+    title: str = ""
 
 
 def snapshot_rows(trace: pd.DataFrame, iterations: Sequence[int]) -> list[tuple[pd.Series, bool]]:
@@ -181,8 +185,8 @@ class Panel:
         axes.grid(False)
         self._title = axes.set_title("")
         self._lines = [
-            axes.plot([], [], color=color, label=f"fitted component {k}", zorder=4)[0]
-            for k, color in enumerate(component_colors(subject.n_components))
+            axes.plot([], [], **look, label=f"fitted component {k}", zorder=4)[0]
+            for k, look in enumerate(component_looks(subject.n_components))
         ]
         self.moving: list[Artist] = [*self._lines, self._title]
         if subject.points is not None:
@@ -199,7 +203,7 @@ class Panel:
 
     def _draw_reference(self) -> float:
         """Draw the truth, or else a histogram; return its height."""
-        points, truth, _, weighted = self._subject
+        points, truth, _, weighted, _ = self._subject
         if truth is not None:
             grid = _grid(self._low, self._high, truth)
             curves = _curves(grid, truth, weighted)
@@ -244,15 +248,22 @@ def _figure(subject: Subject, rows: Sequence[pd.Series]) -> tuple[Figure, Panel]
     # Margins in inches, fixed: all pictures of a fit have the same frame, and a slider runs
     # through them without a jump.
     width, legend = 4.8, 0.2 * -(-(subject.n_components + 1) // LEGEND_COLUMNS)
-    height = 3.3 + legend
+    top = 0.32 + 0.14 * len(subject.title.splitlines())
+    height = 2.98 + legend + top
     figure = Figure(figsize=(width, height))
     axes = figure.add_axes(
-        (0.62 / width, (0.58 + legend) / height, 1 - 0.75 / width, 1 - (0.9 + legend) / height)
+        (
+            0.62 / width,
+            (0.58 + legend) / height,
+            1 - 0.75 / width,
+            1 - (0.58 + legend + top) / height,
+        )
     )
     panel = Panel(axes, subject, rows)
     axes.set_xlabel(_x_label(subject.points, subject.truth))
     axes.set_ylabel("weight × density" if subject.weighted else "density")
     figure.legend(loc="lower center", ncols=LEGEND_COLUMNS)
+    figure.suptitle(subject.title, y=1 - 0.06 / height, va="top", fontsize=8)
     return figure, panel
 
 
@@ -323,7 +334,11 @@ def _png(pixels: np.ndarray) -> bytes:
 def subject_of(group: Group, cell: Cell) -> Subject:
     """Return what the pictures of a cell's representative fit have in common."""
     points = group.points.get(cell.id)
-    return Subject(points, group.truth, group.n_components, not group.equal_weights)
+    where = f"{group.title}, {group.size_label(cell.sample_size)}"
+    which = f"init {cell.init}, algorithm {cell.algorithm}, {group.fit_name(cell)}"
+    return Subject(
+        points, group.truth, group.n_components, not group.equal_weights, f"{where}\n{which}"
+    )
 
 
 def snapshot_pngs(group: Group, cell: Cell) -> list[tuple[int, bytes]]:
@@ -366,7 +381,7 @@ def snapshots(group: Group) -> Figure | None:
     for axes in panels[:, 0]:
         axes.set_ylabel("weight × density" if subject.weighted else "density")
     size = group.size_label(cell.sample_size)
-    figure.suptitle(f"{group.title}: {size}, {group.label(cell)}, replicate 0")
+    figure.suptitle(f"{group.title}: {size}, {group.label(cell)}, {group.fit_name(cell)}")
     legend_below(figure, panels[0, 0], columns=4)
     _note(figure, subject, panel.cut_off)
     return figure

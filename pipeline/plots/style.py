@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import wraps
 from io import BytesIO
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ styled = mpl.style.context(["default", STYLE])
 
 # Okabe & Ito (2008), told apart with any common colour-vision deficiency; black is the truth's.
 OKABE_ITO = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442")
+SERIES = OKABE_ITO[:-1]  # without yellow, whose thin lines cannot be seen on white
 # The ends of the RdBu colour map, which also colours the points.
 BLUE, RED = "#2166ac", "#b2182b"
 
@@ -69,20 +71,28 @@ def finished(draw: Callable[[Any], Figure | None]) -> Callable[[Any], Figure | N
     return drawn
 
 
+def component_looks(n_components: int) -> list[dict[str, Any]]:
+    """Colour and line style of the components' curves: blue and red for two, else Okabe-Ito.
+
+    Seven colours are as many as can be told apart: the next seven components have them again, with
+    another line style, and so on up to 28.
+    """
+    turns = [divmod(k, len(OKABE_ITO)) for k in range(n_components)]
+    palette = (BLUE, RED) if n_components == 2 else OKABE_ITO
+    return [
+        {"color": palette[place], "linestyle": LINE_STYLES[turn % len(LINE_STYLES)]}
+        for turn, place in turns
+    ]
+
+
 def component_colors(n_components: int) -> list[str]:
-    """Colours of the components: blue and red for two, Okabe-Ito to seven, then a ramp."""
-    if n_components == 2:
-        return [BLUE, RED]
-    if n_components <= len(OKABE_ITO):
-        return list(OKABE_ITO[:n_components])
-    ramp = mpl.colormaps["viridis"](np.linspace(0.0, 0.95, n_components))
-    return [mpl.colors.to_hex(color) for color in ramp]
+    """Colours of the components alone."""
+    return [look["color"] for look in component_looks(n_components)]
 
 
 def series_colors(labels: Sequence[str]) -> dict[str, str]:
-    """Colours of inits and algorithms, by label."""
-    ramp = component_colors(len(labels)) if len(labels) > len(OKABE_ITO) else OKABE_ITO
-    return dict(zip(labels, ramp, strict=False))
+    """Colours of inits and algorithms, by label; they come again at other places in `MARKERS`."""
+    return dict(zip(labels, cycle(SERIES), strict=False))
 
 
 def power_of_ten(value: float, _position: int = 0) -> str:

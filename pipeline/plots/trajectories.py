@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.plan import Cell
+from pipeline.plan import GRID, Cell
 from pipeline.plots.caption import POPULATION, Captioned, note_other_truth
 from pipeline.plots.group import FAILURES, PARAMETERS, Group
 from pipeline.plots.panels import (
@@ -34,13 +34,12 @@ from pipeline.plots.panels import (
 from pipeline.plots.style import (
     LINE_STYLES,
     WIDTH,
-    component_colors,
+    component_looks,
     few_log_ticks,
     iteration_axis,
     log_axis,
     styled,
 )
-from pipeline.tables import REPRESENTATIVE
 
 SMALLEST_GAP = 1e-10
 ROUNDING = 2.0**-48  # of a log-likelihood: sixteen times its last digit
@@ -60,13 +59,24 @@ def gap_floor(log_likelihood: float) -> float:
     return max(SMALLEST_GAP, ROUNDING * abs(log_likelihood))
 
 
+def _starts(group: Group, cell: Cell) -> np.ndarray:
+    """Return the first starts; of a lattice, where these are neighbours, evenly spread ones."""
+    if group.inits[cell.init]["method"] == GRID:
+        return group.spread_starts(cell, MOST_STARTS)
+    return np.arange(MOST_STARTS)
+
+
 @styled
 def log_likelihood_trajectories(group: Group) -> Figure | None:
     """Log-likelihood against iteration for replicate 0: a line per start, a colour per init."""
-    traces = group.traces[(group.traces["replicate"] == 0) & (group.traces["start"] < MOST_STARTS)]
-    if not traces["log_likelihood"].notna().any():
+    traces = group.traces[group.traces["replicate"] == 0]
+    starts = {cell.id: _starts(group, cell) for cell in group.cells}
+    of_cell = {
+        cell: rows[rows["start"].isin(starts[cell])]
+        for cell, rows in traces.groupby("cell", sort=False)
+    }
+    if not any(rows["log_likelihood"].notna().any() for rows in of_cell.values()):
         return None
-    of_cell = dict(iter(traces.groupby("cell", sort=False)))
     factor = curve_factor(group)
     looks = series_looks(curve_names(group, factor))
     figure, panels = size_panels(
@@ -76,16 +86,18 @@ def log_likelihood_trajectories(group: Group) -> Figure | None:
     dashed = overtaken = below = False
     for panel in panels:
         for name, cell in panel.cells.items():
+            _, representative = group.representatives[cell.id]
             for start, trace in of_cell[cell.id].groupby("start"):
+                thick = start == representative
                 panel.axes.plot(
                     trace["iteration"],
                     trace["log_likelihood"],
                     **line_look(looks[name]),
-                    alpha=1.0 if start == 0 else 0.4,
-                    linewidth=1.4 if start == 0 else 0.8,
+                    alpha=1.0 if thick else 0.4,
+                    linewidth=1.4 if thick else 0.8,
                     marker="o" if len(trace) <= 20 else None,
                     markersize=3,
-                    label=name if start == 0 else None,
+                    label=name if thick else None,
                 )
         shown = pd.concat([of_cell[cell.id] for cell in panel.cells.values()])
         fits = group.fits_of(next(iter(panel.cells.values())))
@@ -140,7 +152,7 @@ def theory_anchor(gaps: np.ndarray, iterations: np.ndarray, rate: float, floor: 
 
 def _representative_fit(group: Group, cell: Cell) -> pd.Series:
     fits = group.fits_of(cell)
-    replicate, start = REPRESENTATIVE
+    replicate, start = group.representatives[cell.id]
     (row,) = np.flatnonzero((fits["replicate"] == replicate) & (fits["start"] == start))
     return fits.iloc[row]
 
@@ -274,7 +286,7 @@ def parameter_trajectories(group: Group) -> Figure | None:
     names = [name for name in PARAMETERS if not (name == "weight" and group.equal_weights)]
     labels = group.chosen(len(LINE_STYLES) if group.n_components <= MOST_OVERLAID else 1)
     styles = dict(zip(labels, LINE_STYLES, strict=False))
-    colors = component_colors(group.n_components)
+    looks = component_looks(group.n_components)
     truth = group.comparable_truth
     traces = {
         cell: trace
@@ -297,21 +309,19 @@ def parameter_trajectories(group: Group) -> Figure | None:
             first.setdefault(name, axes)
             for text, cell in cells.items():
                 trace = traces[cell]
-                for k, color in enumerate(colors):
-                    values = trace[f"{name}_{k}"]
-                    axes.plot(trace["iteration"], values, color=color, linestyle=styles[text])
+                style = {"linestyle": styles[text]} if len(styles) > 1 else {}
+                for k, look in enumerate(looks):
+                    axes.plot(trace["iteration"], trace[f"{name}_{k}"], **look | style)
             if truth is not None:
-                for value, color in zip(getattr(truth, f"{name}s"), colors, strict=True):
-                    axes.axhline(value, color=color, **TRUE_VALUE)
+                for value, look in zip(getattr(truth, f"{name}s"), looks, strict=True):
+                    axes.axhline(value, color=look["color"], **TRUE_VALUE)
             iteration_axis(axes, longest)
             axes.set_ylabel(name)
             if row == 0:
                 axes.set_title(group.size_label(size))
             line = block * len(names) + row
             panels.append(Panel(axes, line, column, cells, ticks=row == len(names) - 1))
-    handles = [
-        Line2D([], [], color=color, label=f"component {k}") for k, color in enumerate(colors)
-    ]
+    handles = [Line2D([], [], **look, label=f"component {k}") for k, look in enumerate(looks)]
     if len(styles) > 1:
         handles += [
             Line2D([], [], color="0.3", linestyle=style, label=text)

@@ -11,14 +11,14 @@ from pipeline.core.mixture import Parameters
 from pipeline.plan import Cell
 from pipeline.plots import Group
 from pipeline.plots.snapshots import HEADROOM, left_out, point_step, x_range
-from pipeline.plots.style import component_colors
-from pipeline.tables import REPRESENTATIVE
+from pipeline.plots.style import component_looks
+from pipeline.plots.thinning import MOST_STEPS, thinned
 
-MOST_ROWS = 200  # iterations of a cell
+LINE_WIDTH = 1.8  # of the curves, in the script's picture
 PARTS = ("weight", "mean", "scale")
 
 
-def player(group: Group, most_rows: int = MOST_ROWS) -> dict[str, Any] | None:
+def player(group: Group, most_rows: int = MOST_STEPS) -> dict[str, Any] | None:
     """Return what the script on the page draws; None where no cell has a recorded row.
 
     Parameters
@@ -26,7 +26,7 @@ def player(group: Group, most_rows: int = MOST_ROWS) -> dict[str, Any] | None:
     group
         The cells to choose from.
     most_rows
-        Of a cell: recorded iterations beyond are thinned geometrically, first and last kept.
+        Of a cell: recorded iterations beyond are thinned, first and last kept.
 
     Returns
     -------
@@ -42,26 +42,18 @@ def player(group: Group, most_rows: int = MOST_ROWS) -> dict[str, Any] | None:
     for cell in group.cells:
         if cell.id in group.points and cell.data_set not in samples:
             samples[cell.data_set] = _sample(group.points[cell.id], group.truth)
+    looks = component_looks(group.n_components)
     return {
         "title": group.title,
         "weighted": not group.equal_weights,
-        "colors": component_colors(group.n_components),
+        "colors": [look["color"] for look in looks],
+        "dashes": [_dashes(look["linestyle"]) for look in looks],
         "ramp": _ramp() if group.n_components == 2 else None,
         "truth": None if group.truth is None else _plain(group.truth),
         "comparable": group.comparable_truth is not None,
         "samples": samples,
         "cells": cells,
     }
-
-
-def thinned(iterations: np.ndarray, most: int) -> np.ndarray:
-    """Return the positions of at most `most` of ascending iterations, denser at the start."""
-    if len(iterations) <= most:
-        return np.arange(len(iterations))
-    wanted = np.geomspace(1.0, iterations[-1] + 1.0, most) - 1.0
-    # The first row at or after: rounding must not lose the last one.
-    at = np.searchsorted(iterations, np.floor(wanted + 1e-9))
-    return np.unique(np.minimum(at, len(iterations) - 1))
 
 
 def _cell(group: Group, cell: Cell, most_rows: int) -> dict[str, Any] | None:
@@ -71,13 +63,15 @@ def _cell(group: Group, cell: Cell, most_rows: int) -> dict[str, Any] | None:
     if trace.empty or (points is None and group.truth is None):
         return None
     fits = group.fits_of(cell)
-    replicate, start = REPRESENTATIVE
+    replicate, start = group.representatives[cell.id]
     fit = fits[(fits["replicate"] == replicate) & (fits["start"] == start)].iloc[0]
     low, high = x_range(points, group.truth)
     evaluations = trace["map_evaluations"]
+    label = f"{group.size_label(cell.sample_size)}, {group.label(cell)}"
     return {
         "id": cell.id,
-        "label": f"{group.size_label(cell.sample_size)}, {group.label(cell)}",
+        "label": label,
+        "fit": f"{label}, replicate {replicate}, start {start}",
         "sample": cell.data_set,
         "low": low,
         "high": high,
@@ -97,6 +91,11 @@ def _cell(group: Group, cell: Cell, most_rows: int) -> dict[str, Any] | None:
 def _numbers(values: pd.Series) -> list[float | None]:
     """Return floats as they are; JSON knows none that is not finite."""
     return [value if math.isfinite(value) else None for value in values.tolist()]
+
+
+def _dashes(style: Any) -> str:
+    """Return a line style as lengths along an SVG's line."""
+    return "none" if style == "solid" else " ".join(f"{LINE_WIDTH * part:g}" for part in style[1])
 
 
 def _plain(parameters: Parameters) -> dict[str, list[float]]:

@@ -19,7 +19,6 @@ from pipeline.report.index import roots
 from pipeline.stages import run
 from pipeline.tables import (
     FITS,
-    REPRESENTATIVE,
     TRACES,
     check_parts,
     read_fits,
@@ -94,7 +93,7 @@ def _points(folder: Path, plan: Plan) -> dict[str, np.ndarray]:
                 samples[data_set.id] = read_planned(data_set, observed)
             elif data_set.file is not None:
                 stored = np.load(folder / data_set.file, mmap_mode="r")
-                samples[data_set.id] = np.array(stored[REPRESENTATIVE[0]])
+                samples[data_set.id] = np.array(stored[plan.representative(cell)[0]])
         return samples.get(data_set.id)
 
     found = {cell.id: sample(cell) for cell in plan.cells}
@@ -185,11 +184,12 @@ def _pictures(
 
 
 def _players(groups: Sequence["Group"]) -> list[PlayerPart]:
-    from pipeline.report.player import MOST_ROWS, player
+    from pipeline.plots.thinning import MOST_STEPS
+    from pipeline.report.player import player
 
     shown = [replace(group, cells=group.cells[:MOST_CHOICES]) for group in groups]
     width = sum(len(group.cells) * (3 * group.n_components + 3) for group in shown)
-    rows = max(2, min(MOST_ROWS, MOST_NUMBERS // max(width, 1)))
+    rows = max(2, min(MOST_STEPS, MOST_NUMBERS // max(width, 1)))
     parts = [(group, player(group, rows)) for group in shown]
     return [PlayerPart(group.title, group.name, data) for group, data in parts if data is not None]
 

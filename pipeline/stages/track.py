@@ -17,7 +17,6 @@ from pipeline.progress import progress
 from pipeline.stages import run
 from pipeline.tables import (
     FITS,
-    REPRESENTATIVE,
     TRACES,
     check_parts,
     part_name,
@@ -136,10 +135,8 @@ def run_details(
     schedule, max_steps = plan.config["schedule"], plan.config["tracking"]["max_steps"]
     traces = folder / TRACES / part_name(index, cell)
     columns = ["replicate", "start", "iteration", "log_likelihood"]
-    representative = [
-        ("replicate", "==", REPRESENTATIVE[0]),
-        ("start", "==", REPRESENTATIVE[1]),
-    ]
+    replicate, start = plan.representative(cell)
+    representative = [("replicate", "==", replicate), ("start", "==", start)]
     # Of the other fits only the ends are recorded, which is no trajectory.
     recorded = schedule["record_replicates"]
     within = None if recorded == "all" else [("replicate", "<", recorded)]

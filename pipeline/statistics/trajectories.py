@@ -58,8 +58,9 @@ def trajectories(group: Recorded, cell: str, starts: int) -> Iterator[Curve]:
 
     The grid is `geometric_iterations` up to where the last fit ended, that place, and the one of
     row 0. A row stands for a fit until the next one that was recorded, and the last one for ever.
-    Before row 0, and where a fit left no row, it is infinitely far. The starts of a replicate are replaced by their median first: quantiles
-    are over replicates, and they are order statistics, as some distances are infinite.
+    Before row 0, and where a fit left no row, it is infinitely far. The starts of a replicate are
+    replaced by their median first: quantiles are over replicates, and they are order statistics, as
+    some distances are infinite.
     """
     of_iteration = _columns(group, "iteration", starts)
     # With plain EM an iteration is a map evaluation.

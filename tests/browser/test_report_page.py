@@ -98,3 +98,32 @@ def test_the_player_plays_and_pauses(player):
     with pytest.raises(TimeoutError):
         player.page.wait_for_function(changed, arg=[output, before], timeout=1500)
     assert shown(player)[0] < int(slider.get_attribute("max"))
+
+
+def test_paper_has_captions_beside_figures_and_the_end_of_an_unplayed_fit(report, player, results):
+    at = player.locator("output")
+    start = at.inner_text()
+    chosen = player.locator(".controls").first
+    expect(chosen).to_be_visible()
+    report.emulate_media(media="print")
+    report.evaluate("dispatchEvent(new Event('beforeprint'))")
+    expect(player).to_be_visible()
+    expect(chosen).not_to_be_visible()
+    assert "The fit ends" in at.inner_text()
+    # Which cell it is cannot be read off the chooser.
+    label = player.locator("option").first.inner_text()
+    expect(player.locator(".fit")).to_have_text(f"{label}, replicate 0, start 0")
+    figure = report.locator("figure").first
+    image, caption = (figure.locator(part).bounding_box() for part in ("img", "figcaption"))
+    assert caption["x"] >= image["x"] + image["width"] and caption["y"] <= image["y"] + 20
+    report.evaluate("dispatchEvent(new Event('afterprint'))")
+    report.emulate_media(media="screen")
+    assert at.inner_text() == start
+    pages = report.context.new_cdp_session(report).send("Page.printToPDF", {})["data"]
+    assert len(pages) > 10_000
+    assert at.inner_text() == start
+
+
+def test_a_phone_scrolls_no_page_sideways(report):
+    report.set_viewport_size({"width": 390, "height": 844})
+    assert report.evaluate("document.documentElement.scrollWidth") <= 390

@@ -12,6 +12,7 @@ from pipeline.plots import snapshot_pngs
 from pipeline.plots.animation import LAST_HELD, MOST_FRAMES, durations, frame_rows, gif_bytes
 from pipeline.plots.snapshots import pictures, snapshot_picture, subject_of
 from pipeline.plots.style import png_bytes
+from pipeline.plots.thinning import MOST_STEPS, thinned
 
 
 def frames_of(content):
@@ -46,6 +47,19 @@ def test_frames_are_the_recorded_iterations_and_the_last_is_held(notebook):
     assert Image.open(BytesIO(content)).info["loop"] == 0
     assert gif_bytes(notebook, cell) == content
     assert len(content) < 1_500_000
+
+
+def test_a_single_picture_says_what_it_is(study):
+    for cell in study.cells[:2]:
+        subject = subject_of(study, cell)
+        figure = snapshot_picture(subject, study.representative(cell).iloc[0])
+        title = figure.get_suptitle()
+        for part in (f"n = {cell.sample_size}", f"init {cell.init}", cell.algorithm, cell.model):
+            assert part in title
+        assert title.startswith(study.title) and title.endswith("replicate 0, start 0")
+        # The film has it too, above the panel: nothing else is drawn there.
+        frame, _ = frames_of(gif_bytes(study, cell))[0]
+        assert (frame[:45] < 128).any()
 
 
 def test_a_fast_picture_is_the_slow_one(study):
@@ -93,6 +107,13 @@ def test_frames_of_a_thinned_trace_are_recorded_iterations():
     shown = [row["iteration"] for row, _ in frame_rows(trace_of(recorded))]
     assert len(shown) == MOST_FRAMES == len(set(shown))
     assert set(shown) <= set(recorded.tolist())
+
+
+@pytest.mark.parametrize("recorded", [np.arange(150), np.arange(5000), np.arange(0, 90_000, 7)])
+def test_every_frame_is_a_step_of_the_player(recorded):
+    shown = {row["iteration"] for row, _ in frame_rows(trace_of(recorded))}
+    assert len(shown) == MOST_FRAMES
+    assert shown <= set(recorded[thinned(recorded, MOST_STEPS)].tolist())
 
 
 def test_durations_are_what_a_gif_can_say():

@@ -7,10 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.config import compose
 from pipeline.core.model import make_model
 from pipeline.core.starts import draw_population_starts, draw_starts
+from pipeline.planning import make_plan
 from pipeline.plots import png_bytes, svg_bytes
-from pipeline.plots.basins import HUES, RADIUS, Limit, lattice, limits, same_colors
+from pipeline.plots.basins import lattice
+from pipeline.plots.limits import HUES, RADIUS, Limit, limits, same_colors
 from tests.factories import make_study
 from tests.plots.conftest import draw, groups_of
 
@@ -52,6 +55,7 @@ def planted(centres, sizes, random, n_components, order=None):
                 for k in range(n_components)
             }
             likelihood = {"log_likelihood": -100.0 * (owner + 1), "sample_scale": 2.0}
+            likelihood |= {"map_residual": 1e-9, "rate_theory": 0.5, "compression_error_bound": 0.0}
             rows.append(values | likelihood | {"outcome": "converged", "n_iter": 5})
             owners.append(owner)
     shuffle = random.permutation(len(rows))
@@ -87,6 +91,35 @@ def test_limits_agree_with_pairs_of_fits():
                 np.abs(theta[i][list(order)] - theta[j]).max() for order in permutations((0, 1))
             )
             assert (places[i] == places[j]) == (near <= RADIUS)
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.99, 0.999999])
+def test_a_limit_is_one_however_slowly_it_is_reached(rate):
+    """EM as its linear map, from starts on all sides of two optima, to a map residual of 1e-8."""
+    random = np.random.default_rng(13)
+    slow, beside = np.array([0.5, 1.0, 1.0]), np.array([0.5, 1.0 + 0.012, 1.0])
+    frame = np.array([[0.6, 0.8, 0.0], [0.8, -0.6, 0.0], [0.0, 0.0, 1.0]])  # the slow one first
+    rows = []
+    for optimum, fastest, top in ((slow, rate, -100.0), (beside, 0.5, -100.01)):
+        rates = np.array([fastest, 0.3, 0.1])
+        for _ in range(40):
+            away = random.uniform(-0.4, 0.4, 3)  # in the frame of the map's directions
+            while (residual := np.abs(frame @ ((1 - rates) * away)).max()) > 1e-8:
+                # Of a slow map many steps at once, by which the residual falls by a hundredth.
+                away *= rates ** max(1, round(0.01 / (1 - fastest)))
+            end = optimum + frame @ away
+            rows.append(
+                dict(zip(("weight_0", "mean_0", "scale_0"), end, strict=True))
+                | {"log_likelihood": top - 500.0 * np.sum((1 - rates) * away**2)}
+                | {"rate_theory": fastest, "map_residual": residual, "outcome": "converged"}
+                | {"sample_scale": 1.0, "compression_error_bound": 0.0, "n_iter": 5}
+            )
+    fits = pd.DataFrame(rows)
+    spread = np.ptp(fits["mean_0"][:40])
+    assert (spread > 2 * RADIUS) == (rate > 0.9999)
+    places, named = limits(fits, 1)
+    assert places.tolist() == [0] * 40 + [1] * 40
+    assert [limit.name for limit in named] == ["A", "B"]
 
 
 def test_outcomes_and_small_limits_have_names_of_their_own():
@@ -209,6 +242,56 @@ def test_the_map_shows_the_table(group):
             if limit.estimate is not None:
                 value = f"{limit.log_likelihood / cell.sample_size:.3f}".replace("-", "−")
                 assert f"; ℓ/n {value}; " in text
+
+
+@pytest.mark.parametrize(
+    ("points", "n_components", "ordinals"),
+    [(60, 2, (15, 45)), (4, 2, (1, 3)), (10, 3, (1, 5, 8)), (3, 3, (0, 1, 2)), (10, 1, (5,))],
+)
+def test_the_fit_that_is_shown_starts_with_its_means_apart(points, n_components, ordinals):
+    """The init itself tells where a start is."""
+    plan, _ = make_plan(
+        compose([*GRID, f"model.two.n_components={n_components}", f"init.grid.points={points}"])
+    )
+    for cell in plan.cells:
+        replicate, start = plan.representative(cell)
+        options = {"points": points, "low": -7.0, "high": 6.0}
+        sample, key = np.zeros((1, 5)) + np.arange(5), np.array([1, 2], np.uint64)
+        model = make_model(n_components)
+        drawn = draw_starts("grid", sample, model, None, key, [0], [start], options)
+        values = np.linspace(-7.0, 6.0, points)
+        np.testing.assert_allclose(drawn.means[0, 0], values[list(ordinals)])
+        assert replicate == 0 and len(set(ordinals)) == n_components
+
+
+def test_another_cell_shows_its_first_fit():
+    plan, _ = make_plan(compose(["experiment=notebook", "init=[random_points]", "starts=20"]))
+    assert {plan.representative(cell) for cell in plan.cells} == {(0, 0)}
+    symmetric = [f"+model.two.{part}" for part in ("means=symmetric", "weights=equal")]
+    plan, _ = make_plan(compose([*GRID, *symmetric, "+model.two.scales=[1,1]"]))
+    assert {plan.representative(cell) for cell in plan.cells} == {(0, 0)}
+
+
+def test_the_map_marks_the_fit_that_is_shown(group):
+    figure = draw(group, "basins")
+    maps = [axes for axes in figure.axes if axes.images]
+    for axes, cell in zip(maps, group.cells, strict=True):
+        (mark,) = [each for each in axes.lines if each.get_marker() == "P"]
+        assert mark.get_xydata()[0].tolist() == pytest.approx([-7 + 13 / 3, 6])
+        assert set(group.representative(cell)["start"]) == {1 * 4 + 3}
+    drawn = draw(group, "log_likelihood_trajectories").axes[0].lines
+    (thick,) = [each for each in drawn if each.get_alpha() == 1.0]
+    trace = group.representative(group.panel(group.sizes[0])[0])
+    np.testing.assert_array_equal(thick.get_ydata(), trace["log_likelihood"])
+    assert draw(group, "snapshots").get_suptitle().endswith("replicate 0, start 7")
+
+
+def test_few_starts_are_spread_and_hold_the_one_that_is_shown(group):
+    cell = group.cells[0]
+    assert group.spread_starts(cell, 4).tolist() == [0, 7, 10, 15]
+    assert group.spread_starts(cell, 16).tolist() == list(range(16))
+    first = replace(group, representatives={cell.id: (0, 0)})
+    assert first.spread_starts(cell, 4).tolist() == [0, 5, 10, 15]
 
 
 def test_more_iterations_are_darker(group):

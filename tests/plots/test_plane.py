@@ -135,7 +135,15 @@ def test_components_whose_means_move_most_are_shown():
         }
     )
     # Component 1 is far away in one fit, but does not move.
-    assert _moving(3, traces) == (0, 2)
+    assert _moving(traces, np.ones(3)) == (0, 2)
+    # The contours' lattice has 120 steps over 1.16 times the range of a mean: 3 of component 2,
+    # 5.1 of component 1.
+    step = 1.16 * 3 / 120
+    assert _moving(traces, np.array([1, 1, 1.01 * step])) == (0, 2)
+    assert _moving(traces, np.array([1, 1, 0.99 * step])) == (0, 1)
+    # Where too few are wide enough, the narrow one that moves most.
+    assert _moving(traces, np.array([1e-3, 1, 1e-3])) == (1, 2)
+    assert _moving(traces, np.full(3, 1e-3)) == (0, 2)
 
 
 def test_contours_are_plain_numbers_below_the_top():

@@ -150,7 +150,8 @@ def test_some_of_many_curves_cover_the_inits(study):
         for init in "abc"
         for algorithm in ("em", "squarem")
     )
-    group = replace(study, cells=cells)
+    first = {cell.id: (0, 0) for cell in cells}
+    group = replace(study, cells=cells, representatives=first)
     assert group.chosen(6) == group.labels and group.remark(group.labels) == ""
     four = ["a, em", "a, squarem", "b, em", "c, em"]
     assert group.chosen(4) == four and group.remark(four) == ", 4 of 6 curves"
@@ -189,8 +190,8 @@ def test_pictures_of_any_number_of_components(n_components):
     row = pd.Series(values)
     points = np.linspace(-1, n_components, 1001)
     figure = snapshot_picture(Subject(points, None, n_components, True), row)
-    colors = {each.get_color() for each in figure.axes[0].lines if "fitted" in each.get_label()}
-    assert len(colors) == n_components
+    fitted = [each for each in figure.axes[0].lines if "fitted" in each.get_label()]
+    assert len({(each.get_color(), each.get_linestyle()) for each in fitted}) == n_components
     (scatter,) = figure.axes[0].collections
     assert len(scatter.get_offsets()) == 334
     assert "every 3th" not in figure.axes[0].get_xlabel()

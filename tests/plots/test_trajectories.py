@@ -152,7 +152,8 @@ def test_many_sizes_of_parameters_wrap_into_blocks(study):
     for size in (10, 20, 30, 40, 50, 60):
         cells.append(replace(study.cells[0], id=f"c{size}", sample_size=size))
         traces.append(study.representative(study.cells[0]).assign(cell=f"c{size}"))
-    group = replace(study, cells=tuple(cells), traces=pd.concat(traces))
+    first = {cell.id: (0, 0) for cell in cells}
+    group = replace(study, cells=tuple(cells), traces=pd.concat(traces), representatives=first)
     figure = draw(group, "parameter_trajectories")
     places = [tuple(np.round(axes.get_position().p0, 6)) for axes in figure.axes]
     assert len({x for x, _ in places}) == 3 and len({y for _, y in places}) == 6
