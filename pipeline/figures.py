@@ -4,6 +4,7 @@ To add one, write a function of a `Group` in a module there and name it here. Th
 because matplotlib takes a while to load, and a configuration that names figures does not need it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -146,7 +147,7 @@ FIGURES = (
     ),
     FigureKind(
         "scaling_laws",
-        "scaling",
+        "law_panels",
         "Scaling laws",
         "Statistics against the factors that the experiment asks about, both logarithmic, with the "
         "fitted line over the points that it was fitted to, and its slope.",
@@ -171,3 +172,11 @@ FIGURES = (
         "reach from the 10 % to the 90 % quantile.",
     ),
 )
+
+
+def chosen(wanted: str | Sequence[str]) -> list[FigureKind]:
+    """Return the figures that a configuration asks for, in its order: `all`, or names."""
+    if wanted == "all":
+        return list(FIGURES)
+    by_name = {kind.name: kind for kind in FIGURES}
+    return [by_name[name] for name in wanted]

@@ -8,6 +8,7 @@ from importlib import import_module
 from matplotlib.figure import Figure
 
 from pipeline.figures import FigureKind
+from pipeline.plots.across import Across, across
 from pipeline.plots.caption import caption_of
 from pipeline.plots.group import TABLES, Group, groups
 from pipeline.plots.snapshots import snapshot_pngs
@@ -15,7 +16,9 @@ from pipeline.plots.style import png_bytes, svg_bytes
 
 __all__ = [
     "TABLES",
+    "Across",
     "Group",
+    "across",
     "caption_of",
     "draw",
     "groups",
@@ -25,8 +28,8 @@ __all__ = [
 ]
 
 
-def draw(kind: FigureKind, group: Group) -> Figure | None:
-    """Draw a figure of a group; None where it would say nothing."""
+def draw(kind: FigureKind, group: Group | Across) -> Figure | None:
+    """Draw a figure of a group, or of `Across` (scaling laws); None where it would say nothing."""
     module = import_module(f"pipeline.plots.{kind.module}")
     figure: Figure | None = getattr(module, kind.name)(group)
     return figure

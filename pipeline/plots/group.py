@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.core.mixture import Parameters
+from pipeline.figures import chosen
 from pipeline.plan import Cell, Plan
 from pipeline.plots.laws import Law, laws
 from pipeline.tables import OUTCOMES
@@ -42,6 +43,8 @@ class Group:
         Whether the model's weights are equal and known.
     symmetric
         Whether the model's means are +t and -t.
+    estimated
+        Those of `PARAMETERS` that the model does not fix.
     inits
         The plan's, by name: ``method`` and its options.
     schedule
@@ -53,7 +56,9 @@ class Group:
     methods
         Of the algorithms, by their names in the configuration.
     laws
-        Fitted lines whose first cell, in plan order, is one of these.
+        Fitted lines through these cells alone.
+    figures
+        Names of the kinds of figures that are asked for.
     """
 
     name: str
@@ -69,12 +74,14 @@ class Group:
     truth: Parameters | None
     equal_weights: bool
     symmetric: bool
+    estimated: tuple[str, ...]
     inits: Mapping[str, Mapping[str, Any]]
     schedule: Mapping[str, Any]
     representatives: Mapping[str, tuple[int, int]]
     points: Mapping[str, np.ndarray]
     methods: Mapping[str, str]
     laws: tuple[Law, ...]
+    figures: tuple[str, ...]
 
     @property
     def title(self) -> str:
@@ -186,6 +193,21 @@ class Group:
         return rows.sort_values("iteration", kind="stable")
 
 
+def estimated(model: Mapping[str, Any], n_components: int) -> tuple[str, ...]:
+    """Return those of `PARAMETERS` that a model of the configuration does not fix."""
+    fixed = {
+        "weight": model["weights"] != "free" or n_components == 1,
+        "mean": False,
+        "scale": model["scales"] not in ("free", "shared"),
+    }
+    return tuple(name for name in PARAMETERS if not fixed[name])
+
+
+def group_name(cell: Cell) -> str:
+    """Name the group that a cell belongs to."""
+    return f"{cell.mixture or cell.observed}-{cell.model}"
+
+
 def size_text(size: float) -> str:
     """Write a finite sample size: 4000, 100,000."""
     return f"{size:.0f}" if size < 10_000 else f"{size:,.0f}"
@@ -217,32 +239,33 @@ def groups(
     """
     by_name: dict[str, list[Cell]] = {}
     for cell in plan.cells:
-        by_name.setdefault(f"{cell.mixture or cell.observed}-{cell.model}", []).append(cell)
-    place = {cell.id: position for position, cell in enumerate(plan.cells)}
-    first = [
-        (min(law.cells, key=lambda cell: place[cell.id]), law)
-        for law in laws(plan, tables["convergence"], tables["slopes"])
-    ]
+        by_name.setdefault(group_name(cell), []).append(cell)
+    lines: dict[str, list[Law]] = {}
+    for law in laws(plan, tables["convergence"], tables["slopes"]):
+        if len(names := {group_name(cell) for cell in law.cells}) == 1:
+            lines.setdefault(names.pop(), []).append(law)
     return [
         Group(
             name=name,
             cells=tuple(cells),
-            **{key: _rows_of(tables[key], cells) for key in TABLES},
+            **{key: rows_of(tables[key], cells) for key in TABLES},
             truth=plan.truth(cells[0]),
             equal_weights=plan.config["model"][cells[0].model]["weights"] == "equal",
             symmetric=plan.config["model"][cells[0].model]["means"] == "symmetric",
+            estimated=estimated(plan.config["model"][cells[0].model], cells[0].n_components),
             inits=plan.config["init"],
             schedule=plan.config["schedule"],
             representatives={cell.id: plan.representative(cell) for cell in cells},
             points={cell.id: points[cell.id] for cell in cells if cell.id in points},
             methods={name: entry["method"] for name, entry in plan.config["algorithm"].items()},
-            laws=tuple(law for cell, law in first if cell in cells),
+            laws=tuple(lines.get(name, ())),
+            figures=tuple(kind.name for kind in chosen(plan.config["figures"])),
         )
         for name, cells in by_name.items()
     ]
 
 
-def _rows_of(table: pd.DataFrame, cells: list[Cell]) -> pd.DataFrame:
+def rows_of(table: pd.DataFrame, cells: list[Cell]) -> pd.DataFrame:
     """Return the rows of these cells; of slopes, those over cells of this truth and model."""
     if "cell" in table:
         return table[table["cell"].isin([cell.id for cell in cells])]

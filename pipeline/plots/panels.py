@@ -4,7 +4,8 @@ Margins are fixed in inches: figures of one kind look alike, and no layout has t
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
@@ -24,6 +25,9 @@ HEADING, BETWEEN, BELOW, LEGEND_LINE = 0.24, 0.15, 0.46, 0.18
 SECOND = 0.14  # line of a heading
 BESIDE, OWN_Y, OWN_X = 0.3, 0.3, 0.22  # room for the ticks of every panel
 LABEL = 0.2  # inches that the name of a y axis takes
+NAME = 0.17  # inches more between panels of which each names its axes
+SMALL = 7.0  # points: letters of a legend below its own panel
+SMALL_LETTER, SMALL_HANDLE = 0.54, 29.0  # its letters' width, of their height; points beside them
 NOTE = 9.5  # points of a line
 LETTER, HANDLE = 5.2, 46.0  # points of a legend's entry: of each letter, and of the rest
 
@@ -161,6 +165,16 @@ def add_axes(figure: Figure, first: Axes | None, share: str = "") -> Axes:
     )
 
 
+def panel_width(columns: int, share: str = "", left: float = LEFT, *, named: bool = False) -> float:
+    """Return the inches of a panel that `arrange` makes beside as many others."""
+    room = WIDTH - left - RIGHT - (columns - 1) * _between(share, named)
+    return min(WIDEST, room / columns)
+
+
+def _between(share: str, named: bool) -> float:
+    return BESIDE + (0.0 if "y" in share else OWN_Y) + (NAME if named else 0.0)
+
+
 def arrange(
     figure: Figure,
     panels: Sequence[Panel],
@@ -170,6 +184,8 @@ def arrange(
     height: float = 1.9,
     share: str = "xy",
     left: float = LEFT,
+    named: bool = False,
+    under: Mapping[int, float] | None = None,
 ) -> Figure:
     """Put every panel in its place, with one title above them and one legend below.
 
@@ -187,16 +203,20 @@ def arrange(
         Axes that neighbours have in common: only the outer ones have labels at their ticks.
     left : float
         Inches for the y axis of the first column.
+    named : bool
+        Whether every panel keeps the labels of its axes, as they differ.
+    under : mapping
+        Inches of further room below a line of panels, by its number.
     """
+    under = under or {}
     columns = max(panel.column for panel in panels) + 1
     lowest = {panel.column: panel.line for panel in panels}  # the last one of each column
     ticks = {
         id(panel.axes): panel.line == lowest[panel.column] or (panel.ticks and "x" not in share)
         for panel in panels
     }
-    between = BESIDE + (0.0 if "y" in share else OWN_Y)
-    room = WIDTH - left - RIGHT - (columns - 1) * between
-    width = min(WIDEST, room / columns)
+    between = _between(share, named)
+    width = panel_width(columns, share, left, named=named)
     block = columns * width + (columns - 1) * between
     margin = max(left, (WIDTH - block) / 2.0) if width == WIDEST else left
     height = max(LOWEST, min(height, PAGE / (max(lowest.values()) + 1) - HEADING))
@@ -207,8 +227,10 @@ def arrange(
         down += max(HEADING + SECOND * title.count("\n") if title else 0.0 for title in titles)
         tops.append(down)
         down += height + BETWEEN + (OWN_X if any(ticks[id(p.axes)] for p in members) else 0.0)
+        down += under.get(line, 0.0) + (NAME if named else 0.0)
     legend_columns, legend_lines = _legend_shape(handles)
-    total = tops[-1] + height + BELOW + LEGEND_LINE * legend_lines + 0.06
+    below = BELOW + under.get(max(lowest.values()), 0.0)
+    total = tops[-1] + height + below + LEGEND_LINE * legend_lines + 0.06
     figure.set_size_inches(WIDTH, total)
     for panel in panels:
         axes = panel.axes
@@ -218,12 +240,12 @@ def arrange(
         axes.tick_params(
             labelbottom=ticks[id(axes)], labelleft=panel.column == 0 or "y" not in share
         )
-        if panel.line < lowest[panel.column]:
+        if panel.line < lowest[panel.column] and not named:
             axes.set_xlabel("")
-        if panel.column > 0:
+        if panel.column > 0 and not named:
             axes.set_ylabel("")
     names = {panel.axes.get_ylabel() for panel in panels if panel.column == 0}
-    if len(names) == 1 and max(lowest.values()) > 0:
+    if len(names) == 1 and max(lowest.values()) > 0 and not named:
         for panel in panels:
             panel.axes.set_ylabel("")
         middle = 1.0 - (tops[0] + tops[-1] + height) / 2.0 / total
@@ -281,8 +303,28 @@ def corner_notes(axes: Axes, notes: Sequence[tuple[str, str]], side: str = "righ
         )  # fmt: skip
 
 
-def room_for_notes(axes: Axes, count: int, height: float) -> None:
-    """Raise the top of a logarithmic axis, `height` inches long, so that notes stand above it."""
-    share = min(0.6, (NOTE * count + 4.0) / 72.0 / height)
-    low, high = axes.get_ylim()
-    axes.set_ylim(low, low * (high / low) ** (1.0 / (1.0 - share)))
+def small_legend(handles: Iterable[Any], width: float) -> tuple[list[Any], float]:
+    """Break the labels of a panel's own legend into lines that fit below it.
+
+    Return the handles and the inches that they need, `width` inches being there.
+    """
+    letters = int((72.0 * width - SMALL_HANDLE) / (SMALL_LETTER * SMALL))
+    handles, lines = list(handles), 0
+    for handle in handles:
+        text = textwrap.fill(str(handle.get_label()), letters, break_on_hyphens=False)
+        handle.set_label(text)
+        lines += 1 + text.count("\n")
+    return handles, (SMALL * (1.2 * lines + 0.3 * len(handles)) + 4.0) / 72.0 if handles else 0.0
+
+
+def place_small_legend(axes: Axes, handles: Sequence[Any]) -> None:
+    """Put a panel's own legend below it, once it is arranged."""
+    if not handles:
+        return
+    height = axes.get_window_extent().height / axes.figure.dpi
+    down = OWN_X + 0.02 + (LABEL if axes.get_xlabel() else 0.0)
+    labels = [str(handle.get_label()) for handle in handles]
+    axes.legend(
+        handles, labels, loc="upper left", bbox_to_anchor=(0.0, -down / height), borderaxespad=0.0,
+        borderpad=0.0, labelspacing=0.3, handlelength=3.2, fontsize=SMALL,
+    )  # fmt: skip

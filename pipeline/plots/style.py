@@ -137,13 +137,14 @@ def few_log_ticks(axes: Axes, which: str = "y") -> None:
     axis = axes.yaxis if which == "y" else axes.xaxis
     low, high = sorted(axes.get_ylim() if which == "y" else axes.get_xlim())
     decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
-    for within in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 6, 8), np.arange(1, 10, 0.5)):
+    for within in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 6, 8)):
         ticks = np.multiply.outer(decades, within).ravel()
         ticks = ticks[(ticks >= low * (1 - 1e-9)) & (ticks <= high * (1 + 1e-9))]
         if len(ticks) >= FEWEST_TICKS:
             break
     else:  # so short that it is as good as linear
-        ticks = np.array(MaxNLocator(nbins=4, steps=[1, 2, 5, 10]).tick_values(low, high))
+        linear = MaxNLocator(nbins=4, steps=[1, 2, 5, 10], min_n_ticks=FEWEST_TICKS)
+        ticks = np.array(linear.tick_values(low, high))
         ticks = ticks[(ticks >= low) & (ticks <= high)]
     if len(ticks) > MOST_TICKS and len(within) == 1:
         every = -(-len(ticks) // MOST_TICKS)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from pipeline.figures import FigureKind
 from pipeline.plan import Cell
-from pipeline.plots import Group, caption_of, draw, png_bytes, snapshot_pngs, svg_bytes
+from pipeline.plots import Across, Group, caption_of, draw, png_bytes, snapshot_pngs, svg_bytes
 from pipeline.plots.animation import gif_bytes
 
 
@@ -17,7 +17,7 @@ class Drawn:
     captions: dict[str, str] = field(default_factory=dict)
 
 
-Task = tuple[Callable[..., Drawn], Group, FigureKind | Cell]
+Task = tuple[Callable[..., Drawn], Group | Across, FigureKind | Cell]
 
 
 def drawn(task: Task) -> Drawn:
@@ -26,7 +26,7 @@ def drawn(task: Task) -> Drawn:
     return function(group, subject)
 
 
-def figure_files(group: Group, kind: FigureKind) -> Drawn:
+def figure_files(group: Group | Across, kind: FigureKind) -> Drawn:
     """Draw a figure as SVG and PNG; nothing where it would say nothing."""
     figure = draw(kind, group)
     if figure is None:

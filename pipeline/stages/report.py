@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from pipeline.figures import FIGURES, FigureKind
+from pipeline.figures import FigureKind, chosen
 from pipeline.files import atomic_write, remove_others, write_text
 from pipeline.plan import Cell, Plan, read_plan, read_planned
 from pipeline.processes import ordered_map
@@ -29,7 +29,7 @@ from pipeline.tables import (
 
 # matplotlib takes a while to load: only where something is drawn.
 if TYPE_CHECKING:
-    from pipeline.plots import Group
+    from pipeline.plots import Across, Group
 
 log = logging.getLogger(__name__)
 
@@ -57,11 +57,15 @@ def report(folder: Path) -> None:
     players: list[PlayerPart] = []
     remark, kept = "", set()
     if plan.config["report"] != "minimal":
+        from pipeline.plots import across
+
         groups = _groups(folder, plan, tables)
         shown = groups[:MOST_GROUPS]
-        files, captions = _draw(plan, shown, figures)
+        spanning = [each] if (each := across(plan, tables)) is not None else []
+        files, captions = _draw(plan, shown, spanning, figures)
         kept = set(files)
-        pictures = _pictures(shown, _chosen(plan), files, captions)
+        kinds = chosen(plan.config["figures"])
+        pictures = _pictures([*shown, *spanning], kinds, files, captions)
         players = _players(shown)
         remarks = [_room(pictures, len(shown), len(groups)), _silent(plan, shown, files)]
         remark = " ".join(filter(None, remarks))
@@ -100,17 +104,8 @@ def _points(folder: Path, plan: Plan) -> dict[str, np.ndarray]:
     return {cell: points for cell, points in found.items() if points is not None}
 
 
-def _chosen(plan: Plan) -> list[FigureKind]:
-    """Return the figures that the configuration asks for, in its order."""
-    wanted = plan.config["figures"]
-    if wanted == "all":
-        return list(FIGURES)
-    by_name = {kind.name: kind for kind in FIGURES}
-    return [by_name[name] for name in wanted]
-
-
 def _draw(
-    plan: Plan, groups: Sequence["Group"], figures: Path
+    plan: Plan, groups: Sequence["Group"], spanning: Sequence["Across"], figures: Path
 ) -> tuple[dict[Path, bytes], dict[str, str]]:
     """Draw all figures and pictures into files below `figures`.
 
@@ -125,8 +120,10 @@ def _draw(
         figure_files,
     )
 
-    kinds = _chosen(plan)
+    kinds = chosen(plan.config["figures"])
     tasks: list[Task] = [(figure_files, group, kind) for group in groups for kind in kinds]
+    laws = [kind for kind in kinds if kind.name == "scaling_laws"]
+    tasks += [(figure_files, each, kind) for each in spanning for kind in laws]
     if any(kind.name == "snapshots" for kind in kinds):
         first = [(group, group.cells[0]) for group in groups]
         tasks += [(animation_files, alone(group, cell), cell) for group, cell in first]
@@ -148,7 +145,7 @@ def _draw(
 
 
 def _pictures(
-    groups: Sequence["Group"],
+    groups: Sequence["Group | Across"],
     kinds: Sequence[FigureKind],
     files: dict[Path, bytes],
     captions: dict[str, str],
@@ -162,7 +159,7 @@ def _pictures(
         if f"{group.name}-{kind.name}.svg" in by_name
     ]
 
-    def picture(group: "Group", kind: FigureKind, stem: str, smallest: bool) -> Picture:
+    def picture(group: "Group | Across", kind: FigureKind, stem: str, smallest: bool) -> Picture:
         svg, png = by_name[f"{stem}.svg"], by_name[f"{stem}.png"]
         small = min(svg, png, key=len) if smallest else svg
         image = small if len(small) <= LARGEST_SVG else png
@@ -218,10 +215,10 @@ def _silent(plan: Plan, groups: Sequence["Group"], files: dict[Path, bytes]) -> 
         return ""
     names = {path.name for path in files}
     missing = []
-    for kind in _chosen(plan):
+    for kind in chosen(plan.config["figures"]):
         without = sum(f"{group.name}-{kind.name}.svg" not in names for group in groups)
         some = f" (of {without} of {len(groups)} pairs of truth and model)"
-        if without:
+        if without and f"across-{kind.name}.svg" not in names:
             missing.append(f"{kind.title}{some if without < len(groups) else ''}")
     if not missing:
         return ""

@@ -1,6 +1,6 @@
 """Scaling laws: the slope of log(statistic) on log(factor) over the cells of a study."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -70,6 +70,50 @@ def shared_labels(plan: Plan, positions: np.ndarray) -> dict[str, Any]:
     return {label: value.pop() if len(value) == 1 else None for label, value in values.items()}
 
 
+class LinePoints(NamedTuple):
+    """The points of a line that have logarithms, m of c cells.
+
+    Attributes
+    ----------
+    used
+        Which of the cells, shape (c,).
+    factor, value
+        Shape (m,); a statistic that is negative throughout is turned round.
+    error
+        Standard errors of the logarithms of `value`, shape (m,).
+    error_from
+        As in `slopes.parquet`.
+    """
+
+    used: np.ndarray
+    factor: np.ndarray
+    value: np.ndarray
+    error: np.ndarray
+    error_from: str
+
+
+def line_points(
+    table: pd.DataFrame, plan: Plan, slope: dict[str, Any], positions: np.ndarray
+) -> LinePoints:
+    """Return the points of the line through these cells, leaving out what has no logarithm."""
+    factor = factor_values(table, plan, slope["factor"])[positions]
+    value = table[slope["statistic"]].to_numpy(float)[positions]
+    error, error_from = log_errors(table, slope["statistic"])
+    error = error[positions]
+    if (value[np.isfinite(value)] < 0.0).all():
+        value = -value  # a bias may be negative throughout: its size is what scales
+    used = np.isfinite(value) & (value > 0.0) & np.isfinite(factor) & (factor > 0.0)
+    factor, value, error = factor[used], value[used], error[used]
+    if not (error > 0.0).all():
+        error_from = "scatter"
+    return LinePoints(used, factor, value, error, error_from)
+
+
+def weights(error: np.ndarray) -> np.ndarray:
+    """Return what points with these standard errors weigh in a fit, both of shape (m,)."""
+    return 1.0 / error**2 if (error > 0.0).all() else np.ones(len(error))
+
+
 def fit_line(
     x: np.ndarray, y: np.ndarray, error: np.ndarray, sample: np.ndarray
 ) -> dict[str, float]:
@@ -105,7 +149,7 @@ def fit_line(
     if len(np.unique(x)) < 2:
         return line | {"degrees_of_freedom": freedom}
     weighted = bool((error > 0.0).all())
-    weight = 1.0 / error**2 if weighted else np.ones(len(x))
+    weight = weights(error)
     centred = x - np.average(x, weights=weight)
     share = weight * centred / np.sum(weight * centred**2)
     slope = np.sum(share * y)
@@ -183,18 +227,9 @@ def _fitted(
     table: pd.DataFrame, plan: Plan, slope: dict[str, Any], positions: np.ndarray
 ) -> dict[str, Any]:
     """Fit one line through its cells, leaving out what has no logarithm."""
-    factor = factor_values(table, plan, slope["factor"])[positions]
-    value = table[slope["statistic"]].to_numpy(float)[positions]
-    error, error_from = log_errors(table, slope["statistic"])
-    error = error[positions]
-    if (value[np.isfinite(value)] < 0.0).all():
-        value = -value  # a bias may be negative throughout: its size is what scales
-    used = np.isfinite(value) & (value > 0.0) & np.isfinite(factor) & (factor > 0.0)
-    factor, value, error = factor[used], value[used], error[used]
+    used, factor, value, error, error_from = line_points(table, plan, slope, positions)
     keys = {data.id: data.key for data in plan.data_sets}  # two names may mean the same samples
     sample = [keys[plan.cells[position].data_set] for position in positions[used]]
-    if not (error > 0.0).all():
-        error_from = "scatter"
     line = fit_line(np.log(factor), np.log(value), error, pd.factorize(np.array(sample))[0])
     return line | {
         "error_from": error_from,

@@ -1,0 +1,68 @@
+"""Fitted lines that belong to no group, as they run through several truths or models."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from pipeline.plan import Cell, Plan
+from pipeline.plots.group import group_name, rows_of
+from pipeline.plots.laws import Law, laws
+
+LONGEST_TITLE = 85  # letters: of a figure
+
+
+@dataclass(frozen=True)
+class Across:
+    """Fitted lines that run through several truths or models: they belong to no group.
+
+    Attributes
+    ----------
+    cells
+        Those on some line, in plan order.
+    convergence
+        Their rows.
+    laws
+        The lines.
+    """
+
+    cells: tuple[Cell, ...]
+    convergence: pd.DataFrame
+    laws: tuple[Law, ...]
+    name: str = "across"  # a group's has a hyphen in it
+
+    @property
+    def title(self) -> str:
+        """For the top of a figure."""
+        return over(self.cells, LONGEST_TITLE)
+
+
+def across(plan: Plan, tables: Mapping[str, pd.DataFrame]) -> Across | None:
+    """Return the lines of a study through more than one group; None without any."""
+    found = [
+        law
+        for law in laws(plan, tables["convergence"], tables["slopes"])
+        if len({group_name(cell) for cell in law.cells}) > 1
+    ]
+    if not found:
+        return None
+    ids = {cell.id for law in found for cell in law.cells}
+    cells = tuple(cell for cell in plan.cells if cell.id in ids)
+    return Across(cells, rows_of(tables["convergence"], list(cells)), tuple(found))
+
+
+def over(cells: Sequence[Cell], longest: int) -> str:
+    """Name the truths and models of cells, or count them where that takes too many letters."""
+    truths = list(dict.fromkeys(str(cell.mixture or cell.observed) for cell in cells))
+    models = list(dict.fromkeys(cell.model for cell in cells))
+    noun = "mixtures" if all(cell.mixture for cell in cells) else "truths"
+    for counted in (False, True):
+        each = [truths[0], f"model {models[0]}"]
+        if len(truths) > 1:
+            each[0] = f"{len(truths)} {noun}" if counted else ", ".join(truths)
+        if len(models) > 1:
+            each[1] = f"{len(models)} models" if counted else f"models {', '.join(models)}"
+        text = "; ".join(each) if any("," in part for part in each) else ", ".join(each)
+        if len(text) <= longest:
+            break
+    return text
