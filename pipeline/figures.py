@@ -112,18 +112,18 @@ FIGURES = (
         "algorithm_performance",
         "profiles",
         "Algorithms compared",
-        "Performance profiles (Dolan and Moré 2002): share of fits that an algorithm finished with "
-        "at most so many times the map evaluations (cost) of the fastest one on the same sample "
-        "from the same start. At 1: how often it was the fastest. To the right: how many it "
-        "finished at all.",
+        "Performance profiles (Dolan and Moré 2002): share of problems (a sample and a start) that "
+        "an algorithm solved, that is converged to the best optimum known, with at most so many "
+        "times the map evaluations (cost) of the fastest one that did. At 1: how often it was the "
+        "fastest. To the right: how many it solved at all.",
     ),
     FigureKind(
         "init_performance",
         "profiles",
         "Inits compared",
-        "Performance profiles (Dolan and Moré 2002): share of samples on which an init converged "
-        "with at most so many times the map evaluations (cost) of the best init. At 1: how often "
-        "it was the best. To the right: on how many it converged at all.",
+        "Performance profiles (Dolan and Moré 2002): share of samples on which an init led to the "
+        "best optimum known with at most so many times the map evaluations (cost) of the best "
+        "init. At 1: how often it was the best. To the right: on how many it led there at all.",
     ),
     FigureKind(
         "basins",

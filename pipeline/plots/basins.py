@@ -22,7 +22,7 @@ from pipeline.core.mixture import mixture_quantiles
 from pipeline.core.starts import POPULATION_LIMITS, sample_limits
 from pipeline.plan import GRID, Cell
 from pipeline.plots.caption import Captioned
-from pipeline.plots.group import Group
+from pipeline.plots.group import Group, samples_shown
 from pipeline.plots.limits import HUES, TOLERANCE, Limit, limits, same_colors
 from pipeline.plots.style import WIDTH, finished, power_of_ten
 
@@ -225,9 +225,8 @@ def basins(group: Group) -> Figure | None:
             axes.set_ylabel("starting mean, component 1")
         _shade_bar(figure, panels, norm)
     _note(figure, colored, flat)
-    kinds = [math.isfinite(cell.sample_size) for cell, _ in cells]
-    shown = ["replicate 0"] * (True in kinds) + ["population"] * (False in kinds)
-    figure.suptitle(f"{group.title}: {' and '.join(shown)}", y=1.0 - 0.05 / inches, va="top")
+    shown = samples_shown(cell for cell, _ in cells)
+    figure.suptitle(f"{group.title}: {shown}", y=1.0 - 0.05 / inches, va="top")
     return figure
 
 

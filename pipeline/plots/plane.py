@@ -13,7 +13,7 @@ from pipeline.core.mixture import Parameters, component_densities
 from pipeline.core.population import population_nodes
 from pipeline.plan import Cell
 from pipeline.plots.caption import POPULATION, Captioned, note_other_truth
-from pipeline.plots.group import Group, parameters_of
+from pipeline.plots.group import Group, parameters_of, samples_shown
 from pipeline.plots.style import WIDTH, finished, legend_below, series_colors
 
 MOST_STARTS = 8  # of a cell
@@ -242,7 +242,8 @@ def mean_plane(group: Group) -> Figure | None:
         )
         for marker, face, edge, label in marks
     ]  # fmt: skip
-    figure.suptitle(f"{group.title}: replicate 0{group.remark(labels)}")
+    sample = samples_shown(group.panel(size)[0] for size in shown)
+    figure.suptitle(f"{group.title}: {sample}{group.remark(labels)}")
     legend_below(figure, panels[0, 0], extra=handles)
     _note(figure, group, paths, shown)
     return figure
