@@ -169,7 +169,8 @@ FIGURES = (
         "difference of a parameter, in units: 1 for weights, the sample's standard deviation for "
         "means and scales) against the map evaluations spent. A line runs through a rule's "
         "tolerances, the tighter the further to the right; points are medians over fits, bars "
-        "reach from the 10 % to the 90 % quantile.",
+        "reach from the 10 % to the 90 % quantile. Numbers beside points are tolerances: "
+        "−6 is 10⁻⁶.",
     ),
 )
 

@@ -182,9 +182,10 @@ class Group:
         return bool(rows[[f"n_{outcome}" for outcome in outcomes]].to_numpy().any())
 
     def fit_name(self, cell: Cell) -> str:
-        """Name the representative fit within its cell."""
+        """Name the representative fit within its cell; nothing where it is the only one there."""
         replicate, start = self.representatives[cell.id]
-        return f"replicate {replicate}" + (f", start {start}" if cell.starts > 1 else "")
+        names = [f"replicate {replicate}"] * math.isfinite(cell.sample_size)
+        return ", ".join(names + [f"start {start}"] * (cell.starts > 1))
 
     def spread_starts(self, cell: Cell, most: int) -> np.ndarray:
         """Return at most `most` starts, ascending, evenly spread but for the representative one."""
@@ -192,6 +193,13 @@ class Group:
         starts = np.unique(np.linspace(0, cell.starts - 1, most).round().astype(int))
         starts[np.argmin(np.abs(starts - start))] = start
         return starts
+
+    def representative_fit(self, cell: Cell) -> pd.Series:
+        """Return the row of the cell's representative fit."""
+        fits = self.fits_of(cell)
+        replicate, start = self.representatives[cell.id]
+        (row,) = np.flatnonzero((fits["replicate"] == replicate) & (fits["start"] == start))
+        return fits.iloc[row]
 
     def representative(self, cell: Cell) -> pd.DataFrame:
         """Return the trace of the cell's representative fit, by iteration."""

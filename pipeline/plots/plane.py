@@ -242,8 +242,8 @@ def mean_plane(group: Group) -> Figure | None:
         )
         for marker, face, edge, label in marks
     ]  # fmt: skip
-    sample = samples_shown(group.panel(size)[0] for size in shown)
-    figure.suptitle(f"{group.title}: {sample}{group.remark(labels)}")
+    drawn = samples_shown(group.panel(size)[0] for size in shown)
+    figure.suptitle(f"{group.title}: {drawn}{group.remark(labels)}")
     legend_below(figure, panels[0, 0], extra=handles)
     _note(figure, group, paths, shown)
     return figure

@@ -166,13 +166,13 @@ def _effort(panels: list[Panel], table: pd.DataFrame, label: str) -> None:
 @styled
 def log_likelihood_gap_profiles(group: Group) -> Figure | None:
     """Share of fits that have come within a gap of the best, against map evaluations."""
-    return _runtime(group, "log_likelihood_gap", "share that came within the gap", "gap {}")
+    return _runtime(group, "log_likelihood_gap", "share within the gap", "gap {}")
 
 
 @styled
 def distance_to_fixed_point_profiles(group: Group) -> Figure | None:
     """Share of fits that have come near their fixed point, against map evaluations."""
-    label = "share that came within the distance"
+    label = "share within the distance"
     return _runtime(group, "distance_to_fixed_point", label, "distance {}")
 
 

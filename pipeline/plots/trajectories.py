@@ -189,16 +189,9 @@ def theory_anchor(
     return anchor if abs(lacking) <= math.log(LINEAR) else -1
 
 
-def _representative_fit(group: Group, cell: Cell) -> pd.Series:
-    fits = group.fits_of(cell)
-    replicate, start = group.representatives[cell.id]
-    (row,) = np.flatnonzero((fits["replicate"] == replicate) & (fits["start"] == start))
-    return fits.iloc[row]
-
-
 def _plain_rate(group: Group, cell: Cell) -> float:
     """Return the theoretical rate of the representative fit where it is that of the gap, or nan."""
-    fit = _representative_fit(group, cell)
+    fit = group.representative_fit(cell)
     # Where a penalty is maximised too, the log-likelihood alone has a slope at the fixed point.
     if group.methods[cell.algorithm] != "em" or fit.get("log_penalty", 0.0) != 0.0:
         return math.nan
@@ -342,7 +335,7 @@ def _note_gap(
         f"{'' if all(group.methods[c.algorithm] == 'em' for c in cells) else ONLY_PLAIN}",
         when=rated,
     )
-    outcomes = {_representative_fit(group, cell)["outcome"] for cell in cells}
+    outcomes = {group.representative_fit(cell)["outcome"] for cell in cells}
     ended = [
         *["were cut off at the largest number of iterations"] * ("max_iter" in outcomes),
         *["failed"] * bool(outcomes & set(FAILURES)),
