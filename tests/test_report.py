@@ -301,6 +301,34 @@ def test_a_chosen_figure_that_says_nothing_is_named(study, tmp_path, caplog, giv
     assert (told in html) == (told in caplog.text) == (given != "all")
 
 
+@pytest.mark.parametrize("names", [["scaling_laws"], ["basins"]])
+def test_lines_through_several_truths_are_drawn_once_below_their_own_heading(tmp_path, names):
+    spanning = make_study(
+        "experiment=notebook",
+        "mixture=[overlap_low,overlap_high]",
+        "model=[free]",
+        "init=[kmeans_pp]",
+        "sample_sizes=[50]",
+        "replicates=3",
+        "schedule=converge",
+        "schedule.max_iter=20",
+        f"figures=[{','.join(names)}]",
+        "slopes=[{name: apart, statistic: rmse_mean_0, factor: separation}]",
+    )
+    write_study(spanning, tmp_path)
+    report(tmp_path)
+    figures = {name for name in contents(tmp_path) if name.endswith("laws.svg")}
+    html = (tmp_path / "report.html").read_text("utf-8")
+    headings = re.findall(r'<h3 id="pictures-\d">(.*?)</h3>', html)
+    if names == ["scaling_laws"]:
+        assert figures == {"figures/across-scaling_laws.svg"}
+        assert headings[-1] == "overlap_low and overlap_high, model free"
+        assert html.count("<h4>Scaling laws") == 1
+        assert "Not drawn" not in html
+    else:
+        assert not figures and "Scaling laws" not in re.findall(r"<h4>(.*?)</h4>", html)
+
+
 def test_a_figure_of_some_groups_alone_is_told(study):
     shares = next(kind for kind in FIGURES if kind.name == "outcome_shares")
     chosen = replace(study.plan, config=study.plan.config | {"figures": ["outcome_shares"]})

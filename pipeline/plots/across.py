@@ -56,13 +56,12 @@ def over(cells: Sequence[Cell], longest: int) -> str:
     truths = list(dict.fromkeys(str(cell.mixture or cell.observed) for cell in cells))
     models = list(dict.fromkeys(cell.model for cell in cells))
     noun = "mixtures" if all(cell.mixture for cell in cells) else "truths"
-    for counted in (False, True):
-        each = [truths[0], f"model {models[0]}"]
-        if len(truths) > 1:
-            each[0] = f"{len(truths)} {noun}" if counted else ", ".join(truths)
-        if len(models) > 1:
-            each[1] = f"{len(models)} models" if counted else f"models {', '.join(models)}"
-        text = "; ".join(each) if any("," in part for part in each) else ", ".join(each)
-        if len(text) <= longest:
-            break
-    return text
+    parts = [_joined(truths), f"model{'s' * (len(models) > 1)} {_joined(models)}"]
+    if len(", ".join(parts)) > longest:
+        parts[0] = f"{len(truths)} {noun}" if len(truths) > 1 else parts[0]
+        parts[1] = f"{len(models)} models" if len(models) > 1 else parts[1]
+    return ", ".join(parts)
+
+
+def _joined(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]

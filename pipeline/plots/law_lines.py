@@ -11,7 +11,7 @@ from matplotlib.ticker import NullLocator
 
 from pipeline.plots.caption import Captioned
 from pipeline.plots.laws import BARS, Law
-from pipeline.plots.panels import Look
+from pipeline.plots.panels import RIGHT, Look
 from pipeline.plots.style import few_log_ticks, log_axis, power_of_ten
 
 FITTED: Look = {"linewidth": 1.2, "linestyle": "solid"}
@@ -173,10 +173,13 @@ def value_axis(
     reach = max((abs(math.log(place)) for place in places), default=0.0)
     reach += MARGIN * (float(np.ptp(logs)) or 1.0)
     low, high = logs[0] - reach, logs[-1] + reach
-    axes.set_xlim(np.exp(low), np.exp(high))
     texts = [_size_tick(value) if sizes else f"{value:.3g}" for value in values]
-    middles = 72.0 * width * (logs - low) / (high - low)
     halves = [TICK_LETTER * len(text) / 2.0 for text in texts]
+    # Half of the last one stands in the margin of the figure, or else in the axis.
+    beyond = min(halves[-1] - 72.0 * RIGHT, 36.0 * width)
+    high = max(high, logs[-1] + (logs[-1] - low) * beyond / (72.0 * width - beyond))
+    axes.set_xlim(np.exp(low), np.exp(high))
+    middles = 72.0 * width * (logs - low) / (high - low)
     last = len(values) - 1
     kept = [last]  # the ends first, then what has room from the left
     for k in range(last):

@@ -29,7 +29,7 @@ BESIDE, OWN_Y, OWN_X = 0.3, 0.3, 0.22  # room for the ticks of every panel
 LABEL = 0.2  # inches that the name of a y axis takes
 NAME = 0.17  # inches more between panels of which each names its axes
 SMALL = 7.0  # points: letters of a legend below its own panel
-SMALL_LETTER, SMALL_HANDLE = 0.54, 29.0  # its letters' width, of their height; points beside them
+SMALL_LETTER, SMALL_HANDLE = 0.56, 29.0  # its letters' width, of their height; points beside them
 NOTE = 9.5  # points of a line
 LETTER, HANDLE = 5.2, 46.0  # points of a legend's entry: of each letter, and of the rest
 

@@ -409,7 +409,7 @@ def test_bars_and_predictions_are_told(study, rivals):
     name = "error_against_n"
     plain, ruled = caption(study, name), caption(rivals, name)
     assert "Bars are one Monte-Carlo standard error." in plain and "±" not in plain
-    assert "smallest size: 1/√n, a regular estimator's." in plain
+    assert "grey: 1/√n, a regular estimator's, through the weighted centroid" in plain
     assert "±" in ruled and "a claim of the experiment predicts" in ruled
     errors = [column for column in study.convergence if column.endswith("_mcse")]
     table = study.convergence.assign(**dict.fromkeys(errors, np.nan))
@@ -420,19 +420,17 @@ def test_bars_and_predictions_are_told(study, rivals):
 
 def test_laws_tell_of_their_bars_and_predictions(rivals):
     text = caption(rivals, "scaling_laws")
-    assert "± is a slope's standard error." in text and "several truths" not in text
-    bare = tuple(law._replace(expected=None, slope_se=math.nan) for law in rivals.laws)
+    assert "± is a slope's standard error." in text and "Dashed" not in text
+    bare = tuple(law._replace(expected=(), slope_se=math.nan) for law in rivals.laws)
     assert "±" not in caption(replace(rivals, laws=bare), "scaling_laws")
     assert "Dotted" not in caption(replace(rivals, laws=bare), "scaling_laws")
     (law, *_) = [law for law in rivals.laws if law.statistic == "expected_running_time"]
-    laws = (law._replace(expected=1.0),)
-    assert "Dotted: the slope that a claim predicts." in caption(
-        replace(rivals, laws=laws), "scaling_laws"
-    )
-    elsewhere = tuple(replace(cell, id=f"{cell.id}x") for cell in law.cells)
-    assert "several truths" in caption(
-        replace(rivals, laws=(law._replace(cells=elsewhere),)), "scaling_laws"
-    )
+    laws = (law._replace(expected=(1.0,)),)
+    text = caption(replace(rivals, laws=laws), "scaling_laws")
+    assert "Dotted: the slope that a claim of the experiment predicts" in text
+    assert "aside" not in text
+    poor = law._replace(chi_square=50.0, degrees_of_freedom=1.0)
+    assert "Dashed" in caption(replace(rivals, laws=(poor,)), "scaling_laws")
 
 
 @pytest.mark.parametrize("stopped", [12, 10, 2])
