@@ -361,9 +361,19 @@ def subject_of(group: Group, cell: Cell) -> Subject:
     )
 
 
+def _asked_rows(group: Group, cell: Cell) -> list[tuple[pd.Series, bool]]:
+    """Return the `snapshot_rows` of a representative fit; one that failed ended at its last row."""
+    trace = group.representative(cell)
+    failed = group.representative_fit(cell)["outcome"] in ENDINGS
+    return [
+        (row, stopped or (failed and row["iteration"] == trace["iteration"].iloc[-1]))
+        for row, stopped in snapshot_rows(trace, group.schedule["snapshots"])
+    ]
+
+
 def snapshot_pngs(group: Group, cell: Cell) -> list[tuple[int, bytes]]:
     """Draw a cell's representative fit at the snapshots: (iteration shown, PNG) each."""
-    rows = snapshot_rows(group.representative(cell), group.schedule["snapshots"])
+    rows = _asked_rows(group, cell)
     if not rows:
         return []
     iterations = [int(row["iteration"]) for row, _ in rows]
@@ -378,7 +388,7 @@ def snapshots(group: Group) -> Figure | None:
     """
     cell = group.cells[0]
     trace = group.representative(cell)
-    rows = snapshot_rows(trace, group.schedule["snapshots"])
+    rows = _asked_rows(group, cell)
     if not rows:
         return None
     if rows[-1][0]["iteration"] < trace["iteration"].iloc[-1]:

@@ -283,7 +283,8 @@ def test_the_map_marks_the_fit_that_is_shown(group):
     (thick,) = [each for each in drawn if each.get_alpha() == 1.0]
     trace = group.representative(group.panel(group.sizes[0])[0])
     np.testing.assert_array_equal(thick.get_ydata(), trace["log_likelihood"])
-    assert draw(group, "snapshots").get_suptitle().endswith("replicate 0, start 7")
+    title, _, left_out = draw(group, "snapshots").get_suptitle().partition("\n")
+    assert title.endswith("replicate 0, start 7") and "outside" in left_out
 
 
 def test_few_starts_are_spread_and_hold_the_one_that_is_shown(group):
