@@ -49,8 +49,7 @@ FIGURES = (
         "parameter_trajectories",
         "trajectories",
         "Parameters",
-        "Parameters of a fit (of replicate 0) at every recorded iteration, one colour per "
-        "component.",
+        "Parameters of a fit (replicate 0) at every recorded iteration, one colour per component.",
     ),
     FigureKind(
         "mean_plane",
@@ -65,7 +64,7 @@ FIGURES = (
         "log_likelihood_gap",
         "trajectories",
         "Speed of one fit",
-        "Gap between the log-likelihood of a fit (of replicate 0) at an iteration and its "
+        "Gap between the log-likelihood of a fit (replicate 0) at an iteration and its "
         "last one: a straight line where EM converges linearly.",
     ),
     FigureKind(
@@ -113,18 +112,18 @@ FIGURES = (
         "algorithm_performance",
         "profiles",
         "Algorithms compared",
-        "Performance profiles (Dolan and Moré 2002): share of fits that an algorithm finished with "
-        "at most so many times the map evaluations (cost) of the fastest one on the same sample "
-        "from the same start. At 1: how often it was the fastest. To the right: how many it "
-        "finished at all.",
+        "Performance profiles (Dolan and Moré 2002): share of problems (a sample and a start) that "
+        "an algorithm solved, that is converged to the best optimum known, with at most so many "
+        "times the map evaluations (cost) of the fastest one that did. At 1: how often it was the "
+        "fastest. To the right: how many it solved at all.",
     ),
     FigureKind(
         "init_performance",
         "profiles",
         "Inits compared",
-        "Performance profiles (Dolan and Moré 2002): share of samples on which an init converged "
-        "with at most so many times the map evaluations (cost) of the best init. At 1: how often "
-        "it was the best. To the right: on how many it converged at all.",
+        "Performance profiles (Dolan and Moré 2002): share of samples on which an init led to the "
+        "best optimum known with at most so many times the map evaluations (cost) of the best "
+        "init. At 1: how often it was the best. To the right: on how many it led there at all.",
     ),
     FigureKind(
         "basins",
@@ -170,7 +169,8 @@ FIGURES = (
         "difference of a parameter, in units: 1 for weights, the sample's standard deviation for "
         "means and scales) against the map evaluations spent. A line runs through a rule's "
         "tolerances, the tighter the further to the right; points are medians over fits, bars "
-        "reach from the 10 % to the 90 % quantile.",
+        "reach from the 10 % to the 90 % quantile. Numbers beside points are tolerances: "
+        "−6 is 10⁻⁶.",
     ),
 )
 

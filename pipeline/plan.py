@@ -15,6 +15,7 @@ import yaml
 from pipeline.core.mixture import Parameters
 from pipeline.core.random import key_from_hex
 from pipeline.core.sampling import draw
+from pipeline.core.starts import init_evaluations
 from pipeline.errors import InputError
 from pipeline.files import write_text
 from pipeline.observed import observed_key, read_observed
@@ -88,6 +89,11 @@ class Plan:
     def truth(self, cell: Cell) -> Parameters | None:
         """Return the true parameters behind a cell, or None for observed data."""
         return None if cell.mixture is None else truth(self.config["mixture"][cell.mixture])
+
+    def init_evaluations(self, cell: Cell) -> int:
+        """Return the map evaluations that each start of a cell costs before row 0."""
+        init = self.config["init"][cell.init]
+        return init_evaluations(init["method"], init)
 
     def data_set(self, cell: Cell) -> DataSet:
         """Return the data set that a cell is fitted to."""

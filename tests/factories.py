@@ -114,7 +114,7 @@ def _trajectory(
         if not (theta[2] > 1e-6 * points.std()).all():
             outcome = "degenerate_scale"
             break
-        change = max(float(np.abs(a - b).max()) for a, b in zip(theta, thetas[-1], strict=True))
+        change = _change(theta, thetas[-1])
         thetas.append(theta)
         if schedule["stop"]["rule"] == "map_residual" and change <= schedule["stop"]["tolerance"]:
             outcome = "converged"
@@ -125,11 +125,16 @@ def _trajectory(
             "iteration": t,
             "map_evaluations": t,
             "log_likelihood": _log_likelihood(points, theta),
+            "map_residual": _change(thetas[t - 1], theta) if t else np.nan,
             **_named(theta, order),
         }
         for t, theta in enumerate(thetas)
     ]
     return rows, outcome, order
+
+
+def _change(one: Theta, other: Theta) -> float:
+    return max(float(np.abs(a - b).max()) for a, b in zip(one, other, strict=True))
 
 
 def _relabelled(plan: Plan, cell: Cell, order: list[int]) -> bool | None:
@@ -185,13 +190,13 @@ def _fit_row(
         "n_iter": rows[-1]["iteration"],
         "map_evaluations": last.pop("map_evaluations"),
         "log_likelihood": last.pop("log_likelihood"),
+        "map_residual": last.pop("map_residual"),
         "log_likelihood_start": rows[0]["log_likelihood"],
         "log_likelihood_truth": np.nan if truth is None else _log_likelihood(points, truth),
         **last,
         "sample_scale": points.std(),
         "rate_observed": np.nan,
         "rate_theory": np.nan,
-        "map_residual": np.nan,
         "compression_error_bound": 0.0,
     }
 

@@ -14,6 +14,7 @@ from pipeline.core.inits.registry import (
     check_options,
     chosen_init,
     complete_options,
+    init_evaluations,
     number_of_starts,
 )
 from pipeline.core.mixture import (
@@ -30,6 +31,7 @@ __all__ = [
     "complete_options",
     "draw_population_starts",
     "draw_starts",
+    "init_evaluations",
     "number_of_starts",
 ]
 

@@ -105,7 +105,8 @@ def _fan(group: Group, quantity: str, label: str, floor: float) -> Figure | None
     _note(figure, group, quantity, table, longest, banded, floor)
     note_effort(figure, group)
     figure.note(f"Cells with fewer than {FEWEST_FITS} recorded replicates are left out.", when=few)
-    return arrange(figure, panels, group.title, handles)
+    drawn = [cell for panel in panels for cell in panel.cells.values()]
+    return arrange(figure, panels, group.title + group.recorded_remark(drawn), handles)
 
 
 def _draw(

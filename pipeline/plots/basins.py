@@ -22,7 +22,7 @@ from pipeline.core.mixture import mixture_quantiles
 from pipeline.core.starts import POPULATION_LIMITS, sample_limits
 from pipeline.plan import GRID, Cell
 from pipeline.plots.caption import Captioned
-from pipeline.plots.group import Group
+from pipeline.plots.group import Group, samples_shown
 from pipeline.plots.limits import HUES, TOLERANCE, Limit, limits, same_colors
 from pipeline.plots.style import WIDTH, finished, power_of_ten
 
@@ -30,6 +30,7 @@ SHADED = (0.02, 0.98)  # quantiles of the iterations between which shades differ
 LIGHTEST = 0.35  # of a colour, the rest white: from there the fewest iterations
 COLUMNS = 3
 LEGEND_LINE = 0.17  # inches
+TITLE = 0.24  # inches above the panels
 START: dict[str, Any] = {
     "marker": "P", "markersize": 7, "markerfacecolor": "black", "markeredgecolor": "white",
     "linestyle": "",
@@ -194,7 +195,7 @@ def basins(group: Group) -> Figure | None:
     entries = max(len(named) for _, named in found) + flat
     height = (0.93 * WIDTH / max(columns, 2) if flat else 1.2) + 0.25 + LEGEND_LINE * entries
     inches = height * lines + 0.8
-    below_title = ConstrainedLayoutEngine(rect=(0.0, 0.0, 1.0, 1.0 - 0.1 / inches))
+    below_title = ConstrainedLayoutEngine(rect=(0.0, 0.0, 1.0, 1.0 - TITLE / inches))
     figure = Captioned(figsize=(WIDTH, inches), layout=below_title)
     panels = figure.subplots(lines, columns, squeeze=False)
     colored = same_colors([named for _, named in found])
@@ -225,9 +226,8 @@ def basins(group: Group) -> Figure | None:
             axes.set_ylabel("starting mean, component 1")
         _shade_bar(figure, panels, norm)
     _note(figure, colored, flat)
-    kinds = [math.isfinite(cell.sample_size) for cell, _ in cells]
-    shown = ["replicate 0"] * (True in kinds) + ["population"] * (False in kinds)
-    figure.suptitle(f"{group.title}: {' and '.join(shown)}", y=1.0 - 0.05 / inches, va="top")
+    shown = samples_shown(cell for cell, _ in cells)
+    figure.suptitle(f"{group.title}: {shown}", y=1.0 - 0.05 / inches, va="top")
     return figure
 
 

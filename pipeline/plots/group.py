@@ -1,7 +1,7 @@
 """What one set of figures is about: the cells of one truth and one model, with their tables."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +47,8 @@ class Group:
         Those of `PARAMETERS` that the model does not fix.
     inits
         The plan's, by name: ``method`` and its options.
+    init_evaluations
+        Map evaluations of the init for one start, before row 0, by cell id.
     schedule
         The plan's: ``max_iter``, ``stop``, ``record``, ``record_replicates``, ``snapshots``.
     representatives
@@ -76,6 +78,7 @@ class Group:
     symmetric: bool
     estimated: tuple[str, ...]
     inits: Mapping[str, Mapping[str, Any]]
+    init_evaluations: Mapping[str, int]
     schedule: Mapping[str, Any]
     representatives: Mapping[str, tuple[int, int]]
     points: Mapping[str, np.ndarray]
@@ -168,15 +171,21 @@ class Group:
         columns = ["fit_id", "log_likelihood_gap", "near_singular"]
         return self.recorded(self.fits, cells).merge(beside[columns], on="fit_id")
 
+    def recorded_remark(self, cells: Iterable[Cell]) -> str:
+        """Say in a figure's title that it is about some of the replicates alone."""
+        kept, most = self.schedule["record_replicates"], max(cell.replicates for cell in cells)
+        return "" if kept == "all" or kept >= most else f": {kept} of {most} replicates recorded"
+
     def ended(self, cells: Sequence[Cell], outcomes: Sequence[str]) -> bool:
         """Tell whether any fit of these cells had one of these outcomes."""
         rows = self.convergence[self.convergence["cell"].isin([cell.id for cell in cells])]
         return bool(rows[[f"n_{outcome}" for outcome in outcomes]].to_numpy().any())
 
     def fit_name(self, cell: Cell) -> str:
-        """Name the representative fit within its cell."""
+        """Name the representative fit within its cell; nothing where it is the only one there."""
         replicate, start = self.representatives[cell.id]
-        return f"replicate {replicate}" + (f", start {start}" if cell.starts > 1 else "")
+        names = [f"replicate {replicate}"] * math.isfinite(cell.sample_size)
+        return ", ".join(names + [f"start {start}"] * (cell.starts > 1))
 
     def spread_starts(self, cell: Cell, most: int) -> np.ndarray:
         """Return at most `most` starts, ascending, evenly spread but for the representative one."""
@@ -185,12 +194,25 @@ class Group:
         starts[np.argmin(np.abs(starts - start))] = start
         return starts
 
+    def representative_fit(self, cell: Cell) -> pd.Series:
+        """Return the row of the cell's representative fit."""
+        fits = self.fits_of(cell)
+        replicate, start = self.representatives[cell.id]
+        (row,) = np.flatnonzero((fits["replicate"] == replicate) & (fits["start"] == start))
+        return fits.iloc[row]
+
     def representative(self, cell: Cell) -> pd.DataFrame:
         """Return the trace of the cell's representative fit, by iteration."""
         rows = self.traces[self.traces["cell"] == cell.id]
         replicate, start = self.representatives[cell.id]
         rows = rows[(rows["replicate"] == replicate) & (rows["start"] == start)]
         return rows.sort_values("iteration", kind="stable")
+
+
+def samples_shown(cells: Iterable[Cell]) -> str:
+    """Name the samples that pictures of single fits of these cells are about."""
+    finite = {math.isfinite(cell.sample_size) for cell in cells}
+    return " and ".join(["replicate 0"] * (True in finite) + ["population"] * (False in finite))
 
 
 def estimated(model: Mapping[str, Any], n_components: int) -> tuple[str, ...]:
@@ -254,6 +276,7 @@ def groups(
             symmetric=plan.config["model"][cells[0].model]["means"] == "symmetric",
             estimated=estimated(plan.config["model"][cells[0].model], cells[0].n_components),
             inits=plan.config["init"],
+            init_evaluations={cell.id: plan.init_evaluations(cell) for cell in cells},
             schedule=plan.config["schedule"],
             representatives={cell.id: plan.representative(cell) for cell in cells},
             points={cell.id: points[cell.id] for cell in cells if cell.id in points},

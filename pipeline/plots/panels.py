@@ -8,6 +8,8 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -33,6 +35,7 @@ LETTER, HANDLE = 5.2, 46.0  # points of a legend's entry: of each letter, and of
 
 # Curves in a panel: of more, their bands and other companions could not be told apart.
 MOST_ACCOMPANIED = 4
+LONG = 100.0  # an axis of effort that reaches further is logarithmic
 
 Look = dict[str, Any]
 
@@ -90,11 +93,35 @@ def effort_axis(group: Group) -> tuple[str, str]:
     return "iteration", "iteration"
 
 
+def effort(group: Group, cell: Cell, trace: pd.DataFrame) -> np.ndarray:
+    """Return where rows of a cell's traces stand on `effort_axis`, shape (rows,).
+
+    What its init spent comes first.
+    """
+    axis, _ = effort_axis(group)
+    before = group.init_evaluations[cell.id] if axis == "map_evaluations" else 0
+    return trace[axis].to_numpy(float) + before
+
+
+def effort_scale(longest: float) -> float:
+    """Return from what length on an axis of `effort` is logarithmic: one scale in all panels."""
+    return 0.0 if longest >= LONG else math.inf
+
+
 def note_effort(figure: Captioned, group: Group) -> None:
     """Say why the axis counts map evaluations, if it does."""
     figure.note(
         "The axis counts map evaluations, as iterations of algorithms may differ in cost.",
         when=effort_axis(group)[0] != "iteration",
+    )
+    note_init(figure, group, effort_axis(group)[0])
+
+
+def note_init(figure: Captioned, group: Group, axis: str) -> None:
+    """Say that inits have spent map evaluations, if they have and the axis counts them."""
+    figure.note(
+        "Map evaluations that an init spends before a fit begins are counted.",
+        when=axis != "iteration" and any(group.init_evaluations.values()),
     )
 
 

@@ -13,7 +13,7 @@ from pipeline.core.mixture import Parameters, component_densities
 from pipeline.core.population import population_nodes
 from pipeline.plan import Cell
 from pipeline.plots.caption import POPULATION, Captioned, note_other_truth
-from pipeline.plots.group import Group, parameters_of
+from pipeline.plots.group import Group, parameters_of, samples_shown
 from pipeline.plots.style import WIDTH, finished, legend_below, series_colors
 
 MOST_STARTS = 8  # of a cell
@@ -242,7 +242,8 @@ def mean_plane(group: Group) -> Figure | None:
         )
         for marker, face, edge, label in marks
     ]  # fmt: skip
-    figure.suptitle(f"{group.title}: replicate 0{group.remark(labels)}")
+    drawn = samples_shown(group.panel(size)[0] for size in shown)
+    figure.suptitle(f"{group.title}: {drawn}{group.remark(labels)}")
     legend_below(figure, panels[0, 0], extra=handles)
     _note(figure, group, paths, shown)
     return figure
@@ -257,7 +258,7 @@ def _note(
     """Say which fits are drawn, and which are not."""
     drawn = [path for size in shown for path in paths[size]]
     figure.note(
-        "The two means are those that move most, very narrow components last.",
+        "The two means are those that move most, those of very narrow components last.",
         when=group.n_components > 2,
     )
     figure.note(

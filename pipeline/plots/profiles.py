@@ -15,6 +15,7 @@ from pipeline.plan import Cell
 from pipeline.plots.caption import Captioned, listed
 from pipeline.plots.group import FAILURES, FEWEST_FITS, Group
 from pipeline.plots.panels import (
+    LONG,
     Look,
     Panel,
     accompanied,
@@ -25,6 +26,7 @@ from pipeline.plots.panels import (
     legend_lines,
     line_look,
     note_effort,
+    note_init,
     series_looks,
     size_panels,
 )
@@ -47,7 +49,7 @@ FURTHER = {
     "cost.",
 }
 MOST_CURVES = 9  # in a panel
-LONG = 100.0  # an axis that reaches further is logarithmic
+BEYOND = 1.1  # times the last step: an axis that ended there would hide it
 
 
 def _curves(group: Group, kind: str, axis: str) -> pd.DataFrame:
@@ -130,7 +132,7 @@ def iterations_distribution(group: Group) -> Figure | None:
                 total = added([each for _, each in kinds.groupby("kind", sort=False)])
                 _step(panel.axes, total, 0.0, f"{name}, failed", linewidth=0.9, **look | DOTTED)
     _effort(panels, table, axis_label)
-    _share_axis(panels, "fits converged")
+    _share_axis(panels, "share converged by then")
     handles: list = legend_lines(looks, panels)
     handles += _interval_handles(panels, table)
     if len(failed):
@@ -153,10 +155,10 @@ def _effort(panels: list[Panel], table: pd.DataFrame, label: str) -> None:
     axes = panels[0].axes
     if first > 0.0 and last >= LONG:
         log_axis(axes, "x")
-        axes.set_xlim(0.8 * first, last)
+        axes.set_xlim(0.8 * first, BEYOND * last)
         few_log_ticks(axes, "x")
     else:
-        iteration_axis(axes, last)
+        iteration_axis(axes, BEYOND * last)
     for panel in panels:
         panel.axes.set_xlabel(label)
 
@@ -164,13 +166,14 @@ def _effort(panels: list[Panel], table: pd.DataFrame, label: str) -> None:
 @styled
 def log_likelihood_gap_profiles(group: Group) -> Figure | None:
     """Share of fits that have come within a gap of the best, against map evaluations."""
-    return _runtime(group, "log_likelihood_gap", "fits within the gap", "gap {}")
+    return _runtime(group, "log_likelihood_gap", "share within the gap", "gap {}")
 
 
 @styled
 def distance_to_fixed_point_profiles(group: Group) -> Figure | None:
     """Share of fits that have come near their fixed point, against map evaluations."""
-    return _runtime(group, "distance_to_fixed_point", "fits within the distance", "distance {}")
+    label = "share within the distance"
+    return _runtime(group, "distance_to_fixed_point", label, "distance {}")
 
 
 def _runtime(group: Group, kind: str, label: str, target_label: str) -> Figure | None:
@@ -214,8 +217,9 @@ def _runtime(group: Group, kind: str, label: str, target_label: str) -> Figure |
         f"Of {few + left_out} targets {few} {'is' if few == 1 else 'are'} drawn.",
         when=left_out > 0,
     )
+    note_init(figure, group, "map_evaluations")
     _note_few(figure, group, kind, "recorded fits")
-    return arrange(figure, panels, group.title, handles)
+    return arrange(figure, panels, group.title + group.recorded_remark(cells), handles)
 
 
 def _lacking(group: Group, kind: str, cells: Sequence[Cell], target: float) -> str:
@@ -252,7 +256,7 @@ def _performance(group: Group, factor: str) -> Figure | None:
     if not table["share"].gt(0.0).any():
         return None
     rows = dict(iter(table.groupby("cell", sort=False)))
-    last = max(float(table["x"].max()), 2.0)
+    last = BEYOND * max(float(table["x"].max()), 2.0)
     looks = series_looks(curve_names(group, factor))
     figure, panels = size_panels(group, factor, keep=lambda cell: cell.id in rows)
     for panel in panels:
@@ -268,11 +272,12 @@ def _performance(group: Group, factor: str) -> Figure | None:
     log_axis(axes, "x")
     axes.set_xlim(1.0, last)
     few_log_ticks(axes, "x")
-    _share_axis(panels, "fits" if factor == "algorithm" else "replicates")
+    _share_axis(panels, "share solved within this factor")
     handles: list = legend_lines(looks, panels)
     handles += _interval_handles(panels, table)
+    note_init(figure, group, "map_evaluations" if factor == "init" else "iteration")
     figure.note(
-        "Several starts cost their sum over the number of them that converged.",
+        "Several starts cost their sum over the number of them that solved it.",
         when=factor == "init" and any(c.starts > 1 for p in panels for c in p.cells.values()),
     )
     figure.note(INTERVALS, when=_with_intervals(panels, table))

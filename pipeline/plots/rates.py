@@ -17,6 +17,7 @@ from pipeline.plots.style import (
     series_colors,
 )
 
+MANY = 100  # points, of which each is small
 MOST_FITS = 2000  # drawn of a colour; more lie upon one another
 # First digits of what a rate lacks to 1 at the ticks: the first that give two of them or more.
 LACKING = ((1,), (5, 1), (5, 2, 1), (7, 5, 3, 2, 1))
@@ -87,6 +88,7 @@ def rates(group: Group) -> Figure | None:
         if rows.empty:
             continue
         rows = rows.iloc[:: -(-len(rows) // MOST_FITS)]
+        size = 5.0 if len(fits) < MANY else 3.0
         theory = nines(rows["rate_theory"].to_numpy(float))
         observed = rows["rate_observed"].to_numpy(float)
         apart = np.abs(observed - rows["rate_theory"].to_numpy(float))
@@ -95,8 +97,9 @@ def rates(group: Group) -> Figure | None:
             (difference, np.maximum(apart, SMALLEST)),
         ):
             axes.plot(
-                theory, heights, linestyle="", marker=MARKERS[place % len(MARKERS)], markersize=3,
-                color=color, alpha=0.6, markeredgewidth=0, label=name, rasterized=True,
+                theory, heights, linestyle="", marker=MARKERS[place % len(MARKERS)],
+                markersize=size, color=color, alpha=0.6, markeredgewidth=0, label=name,
+                rasterized=True,
             )  # fmt: skip
     agreement.plot([low, high], [low, high], color="black", linestyle="--", linewidth=0.9, zorder=3)
     for axes in (agreement, difference):
@@ -108,7 +111,7 @@ def rates(group: Group) -> Figure | None:
     log_axis(difference)
     difference.set_ylim(10.0**apart_low, 10.0**apart_high)
     few_log_ticks(difference)
-    difference.set_ylabel("rate observed \N{MINUS SIGN} rate in theory, absolute")
+    difference.set_ylabel("|observed \N{MINUS SIGN} theory|")
     difference.set_title("how far they differ")
     figure.suptitle(f"{group.title}: {len(fits)} of {len(group.fits)} fits have both rates")
     legend_below(figure, agreement)

@@ -1,5 +1,7 @@
 """What stopping rules cost and what they leave, asked of the same trajectories."""
 
+import math
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -57,6 +59,15 @@ def stops(replay: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values(keys, ascending=[True, False], ignore_index=True)
 
 
+def tolerance_text(tolerance: float) -> str:
+    """Write a tolerance beside its point: the exponent of a power of ten, or all of it."""
+    if not tolerance > 0.0:
+        return ""
+    exponent = round(math.log10(tolerance))
+    power = math.isclose(tolerance, 10.0**exponent, rel_tol=1e-9)
+    return f"{exponent}".replace("-", "\N{MINUS SIGN}") if power else f"{tolerance:g}"
+
+
 def _draw_panel(axes: Axes, table: pd.DataFrame, looks: dict[str, tuple[str, str]]) -> None:
     for name, (color, marker) in looks.items():
         rows = table[(table["rule"] == name) & (table["share"] >= FEWEST_SHARE)]
@@ -76,6 +87,11 @@ def _draw_panel(axes: Axes, table: pd.DataFrame, looks: dict[str, tuple[str, str
             elinewidth=0.7,
             label=name,
         )
+        for x, y, tolerance in zip(cost[0.5], left[0.5], rows["tolerance"], strict=True):
+            axes.annotate(
+                tolerance_text(tolerance), (x, y), (4, 4), textcoords="offset points",
+                fontsize=6.5, color=color, zorder=5,
+            )  # fmt: skip
         some = (rows["share"] < 1.0).to_numpy()
         axes.plot(
             cost[0.5][some], left[0.5][some], linestyle="", marker=marker, markersize=4.5,

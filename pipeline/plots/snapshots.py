@@ -30,6 +30,16 @@ from pipeline.plots.style import (
 MOST_POINTS = 400  # drawn; more make a solid bar
 REACH = 2.5  # scales on either side of a true mean: [-5, 5] for the notebook's truth
 LEGEND_COLUMNS = 3
+LONG_HEADING = 58  # letters; a longer one is written smaller, or on two lines
+STOPPED = "stopped"
+# How the pictures of a fit that failed call its end.
+ENDINGS = {
+    "degenerate_scale": "collapsed (degenerate scale)",
+    "empty_component": "collapsed (empty component)",
+    "nonfinite": "failed (not finite)",
+    "log_likelihood_decreased": "failed (log-likelihood decreased)",
+    "error": "failed (error)",
+}
 HEADROOM = 2.5  # the axis ends at this many times the truth's peak: early scales can be tiny
 
 Picture = TypeVar("Picture")
@@ -50,6 +60,8 @@ class Subject(NamedTuple):
         Draw w_k N_k; else N_k, as the notebook does where the weights are equal.
     title
         Of a picture that stands alone: lines that tell which fit it is.
+    ending
+        What the fit did at its last iteration.
     """
 
     points: np.ndarray | None
@@ -57,6 +69,7 @@ class Subject(NamedTuple):
     n_components: int
     weighted: bool
     title: str = ""
+    ending: str = STOPPED
 
 
 def snapshot_rows(trace: pd.DataFrame, iterations: Sequence[int]) -> list[tuple[pd.Series, bool]]:
@@ -71,14 +84,14 @@ def snapshot_rows(trace: pd.DataFrame, iterations: Sequence[int]) -> list[tuple[
 
     Returns
     -------
-    list of (row, stopped): `stopped` where the fit had ended before the iteration asked for.
+    list of (row, stopped): `stopped` where the fit had ended before an iteration asked for.
     """
     recorded = trace["iteration"].to_numpy()
     chosen: dict[int, bool] = {}
     for iteration in iterations:
         at = int(np.searchsorted(recorded, iteration, side="right")) - 1
         if at >= 0:
-            chosen.setdefault(at, bool(iteration > recorded[-1]))
+            chosen[at] = bool(iteration > recorded[-1])
     return [(trace.iloc[at], stopped) for at, stopped in chosen.items()]
 
 
@@ -130,11 +143,9 @@ def x_range(points: np.ndarray | None, truth: Parameters | None) -> tuple[float,
     return float(points.min()) - margin, float(points.max()) + margin
 
 
-def _x_label(points: np.ndarray | None, truth: Parameters | None) -> str:
-    if points is None:
-        return "x (the population: no points)"
-    remark = left_out(points, truth)
-    return f"x ({remark})" if remark else "x"
+def _remark(points: np.ndarray | None, truth: Parameters | None) -> str:
+    """Say of which points the axis shows nothing."""
+    return "the population: no points" if points is None else left_out(points, truth)
 
 
 def left_out(points: np.ndarray, truth: Parameters | None) -> str:
@@ -203,10 +214,10 @@ class Panel:
 
     def _draw_reference(self) -> float:
         """Draw the truth, or else a histogram; return its height."""
-        points, truth, _, weighted, _ = self._subject
+        points, truth = self._subject.points, self._subject.truth
         if truth is not None:
             grid = _grid(self._low, self._high, truth)
-            curves = _curves(grid, truth, weighted)
+            curves = _curves(grid, truth, self._subject.weighted)
             for k, curve in enumerate(curves):
                 name = "true components" if k == 0 else None
                 self._axes.plot(
@@ -234,11 +245,13 @@ class Panel:
             line.set_data(grid, curve)
         if self._subject.points is not None:
             self._marks.set(facecolor=_point_colors(self._drawn, fitted))
-        self._title.set_text(_heading(row, stopped))
+        heading = _heading(row, self._subject.ending if stopped else "")
+        small = len(heading) > LONG_HEADING
+        self._title.set(text=heading, fontsize=7.5 if small else STYLE["axes.titlesize"])
 
 
-def _heading(row: pd.Series, stopped: bool) -> str:
-    where = f"{'stopped at ' if stopped else ''}iteration {int(row['iteration'])}"
+def _heading(row: pd.Series, ending: str) -> str:
+    where = f"{ending + ' at ' if ending else ''}iteration {int(row['iteration'])}"
     value = f"{row['log_likelihood']:.3f}".replace("-", "\N{MINUS SIGN}")
     return f"{where.capitalize()}, log-likelihood {value}"
 
@@ -260,7 +273,8 @@ def _figure(subject: Subject, rows: Sequence[pd.Series]) -> tuple[Figure, Panel]
         )
     )
     panel = Panel(axes, subject, rows)
-    axes.set_xlabel(_x_label(subject.points, subject.truth))
+    remark = _remark(subject.points, subject.truth)
+    axes.set_xlabel(f"x ({remark})" if remark else "x")
     axes.set_ylabel("weight × density" if subject.weighted else "density")
     figure.legend(loc="lower center", ncols=LEGEND_COLUMNS)
     figure.suptitle(subject.title, y=1 - 0.06 / height, va="top", fontsize=8)
@@ -335,15 +349,31 @@ def subject_of(group: Group, cell: Cell) -> Subject:
     """Return what the pictures of a cell's representative fit have in common."""
     points = group.points.get(cell.id)
     where = f"{group.title}, {group.size_label(cell.sample_size)}"
-    which = f"init {cell.init}, algorithm {cell.algorithm}, {group.fit_name(cell)}"
+    which = [f"init {cell.init}", f"algorithm {cell.algorithm}", group.fit_name(cell)]
+    outcome = group.representative_fit(cell)["outcome"]
     return Subject(
-        points, group.truth, group.n_components, not group.equal_weights, f"{where}\n{which}"
+        points,
+        group.truth,
+        group.n_components,
+        not group.equal_weights,
+        f"{where}\n{', '.join(filter(None, which))}",
+        ENDINGS.get(outcome, STOPPED),
     )
+
+
+def _asked_rows(group: Group, cell: Cell) -> list[tuple[pd.Series, bool]]:
+    """Return the `snapshot_rows` of a representative fit; one that failed ended at its last row."""
+    trace = group.representative(cell)
+    failed = group.representative_fit(cell)["outcome"] in ENDINGS
+    return [
+        (row, stopped or (failed and row["iteration"] == trace["iteration"].iloc[-1]))
+        for row, stopped in snapshot_rows(trace, group.schedule["snapshots"])
+    ]
 
 
 def snapshot_pngs(group: Group, cell: Cell) -> list[tuple[int, bytes]]:
     """Draw a cell's representative fit at the snapshots: (iteration shown, PNG) each."""
-    rows = snapshot_rows(group.representative(cell), group.schedule["snapshots"])
+    rows = _asked_rows(group, cell)
     if not rows:
         return []
     iterations = [int(row["iteration"]) for row, _ in rows]
@@ -358,7 +388,7 @@ def snapshots(group: Group) -> Figure | None:
     """
     cell = group.cells[0]
     trace = group.representative(cell)
-    rows = snapshot_rows(trace, group.schedule["snapshots"])
+    rows = _asked_rows(group, cell)
     if not rows:
         return None
     if rows[-1][0]["iteration"] < trace["iteration"].iloc[-1]:
@@ -371,17 +401,21 @@ def snapshots(group: Group) -> Figure | None:
     for axes, (row, stopped) in zip(panels.flat, rows, strict=False):
         panel = Panel(axes, subject, [each for each, _ in rows])
         panel.show(row, stopped)
-        if columns > 2:  # narrow ones
+    narrow = columns > 2 or any(len(axes.get_title()) > LONG_HEADING for axes in panels.flat)
+    for axes in panels.flat[: len(rows)]:
+        if narrow:
             axes.set_title(axes.get_title().replace(", ", "\n"))
     for axes in panels.flat[len(rows) :]:
         axes.set_visible(False)
     for axes in panels.flat[max(0, len(rows) - columns) : len(rows)]:  # none stands below
         axes.tick_params(labelbottom=True)
-        axes.set_xlabel(_x_label(subject.points, subject.truth))
+        axes.set_xlabel("x")
     for axes in panels[:, 0]:
         axes.set_ylabel("weight × density" if subject.weighted else "density")
-    size = group.size_label(cell.sample_size)
-    figure.suptitle(f"{group.title}: {size}, {group.label(cell)}, {group.fit_name(cell)}")
+    which = [group.size_label(cell.sample_size), group.label(cell), group.fit_name(cell)]
+    title = f"{group.title}: {', '.join(filter(None, which))}"
+    remark = _remark(subject.points, subject.truth)  # too long to stand below every panel
+    figure.suptitle(f"{title}\n{remark}" if remark else title)
     legend_below(figure, panels[0, 0], columns=4)
     _note(figure, subject, panel.cut_off)
     return figure

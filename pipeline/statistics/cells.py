@@ -29,6 +29,7 @@ from pipeline.statistics.measures import (
 from pipeline.statistics.references import references
 from pipeline.statistics.replicates import (
     REPLICATE,
+    evaluations_before_row_0,
     in_plan_order,
     mean_and_mcse,
     replicate_means,
@@ -91,7 +92,7 @@ def convergence(fits: pd.DataFrame, plan: Plan, beside: pd.DataFrame | None = No
             convergence_share(fits["outcome"]),
             reference_share(beside),
             iterations(fits),
-            running_time(fits),
+            running_time(fits, plan),
             measured[counts],
             final_log_likelihood(fits["log_likelihood"].where(finite), plan),
             true_parameters(plan).add_prefix("true_"),
@@ -151,7 +152,7 @@ def with_intervals_at(
 ) -> pd.DataFrame:
     """Return a table of `convergence` with its intervals of iterations and cost at a level."""
     fits = in_plan_order(fits, plan).set_index(REPLICATE)
-    parts = pd.concat([iterations(fits, level), running_time(fits, level)], axis=1)
+    parts = pd.concat([iterations(fits, level), running_time(fits, plan, level)], axis=1)
     ends = parts.filter(regex="_(low|high)$").reindex(range(len(table)))
     return table.assign(**{name: ends[name].to_numpy() for name in ends})
 
@@ -178,11 +179,12 @@ def iterations(fits: pd.DataFrame, level: float = LEVEL) -> pd.DataFrame:
     return pd.DataFrame(columns, pd.Index(position, name="position"))
 
 
-def running_time(fits: pd.DataFrame, level: float = LEVEL) -> pd.DataFrame:
+def running_time(fits: pd.DataFrame, plan: Plan, level: float = LEVEL) -> pd.DataFrame:
     """Return the expected running time in map evaluations, with MCSE and interval, per cell.
 
     What it costs, on average, to get one converged fit by starting anew until there is one:
-    ERT = (evaluations of all fits) / (number of converged fits), infinite where there is none.
+    ERT = (evaluations of all fits and their inits) / (number of converged fits), infinite where
+    there is none.
     Hansen, Auger, Ros, Mersmann, Tusar & Brockhoff (2021), "COCO: a platform for comparing
     continuous optimizers in a black-box setting", Optimization Methods and Software 36, 114-144.
 
@@ -193,9 +195,10 @@ def running_time(fits: pd.DataFrame, level: float = LEVEL) -> pd.DataFrame:
     `intervals.ratio_interval`; where no fit converged it begins at what the upper limit of
     `converged_share` allows, and has no end.
     """
+    before = evaluations_before_row_0(plan)[fits.index.get_level_values("position")]
     sums = pd.DataFrame(
         {
-            "cost": fits["map_evaluations"].astype(float),
+            "cost": (fits["map_evaluations"] + before).astype(float),
             "converged": (fits["outcome"] == "converged").astype(float),
         }
     )

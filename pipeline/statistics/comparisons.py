@@ -18,6 +18,7 @@ from pipeline.plan import Plan
 from pipeline.statistics.measures import DISTANCES, finite_fits, true_parameters
 from pipeline.statistics.replicates import (
     Layout,
+    evaluations_before_row_0,
     in_plan_order,
     layout_of,
     means_of_starts,
@@ -246,9 +247,10 @@ def _statistics(
     if "reached_reference" in fits:
         reached = fits["reached_reference"].to_numpy(float)
         yield "reached_reference_share", means_of_starts(reached, layout), every
-    for name in ("n_iter", "map_evaluations"):
+    before = evaluations_before_row_0(plan)[cell]
+    for name, at_row_0 in (("n_iter", 0), ("map_evaluations", before)):
         # What was cut off is known from below only, so all starts of the replicate must have ended.
-        spent = means_of_starts(fits[name].to_numpy(float), layout)
+        spent = means_of_starts(fits[name].to_numpy(float) + at_row_0, layout)
         yield name, np.where(share == 1.0, spent, np.nan), every
     finite = finite_fits(fits.assign(position=cell), plan)
     reached = np.where(finite, fits["log_likelihood"].to_numpy(float), np.nan)

@@ -128,13 +128,15 @@ def target_profiles(group: Recorded, cell: str, targets: dict[str, list[float]])
 def _costs(cells: Sequence[Ends], by_replicate: bool) -> tuple[Integers, Reals]:
     """Return the replicate of each problem, (P,), and what each cell spent on it, (cells, P).
 
-    A fit costs its map evaluations, if it converged; a replicate those of all its starts over the
-    number that converged. Infinite where none did.
+    A fit costs its map evaluations and its init's, if it solved the problem: it converged, and to
+    the reference, as a solver that stops elsewhere has solved another one. A replicate costs those
+    of all its starts over the number of them that solved it. Infinite where none did.
     """
     replicates, costs = [], []
     for ends in cells:
         replicate, spent = ends.replicate, ends.map_evaluations.astype(float)
-        solved = (ends.outcome == OUTCOMES.index("converged")).astype(float)
+        converged = ends.outcome == OUTCOMES.index("converged")
+        solved = (converged & ends.reached).astype(float)
         if by_replicate:
             spent, solved = np.bincount(replicate, spent), np.bincount(replicate, solved)
             replicate = np.arange(len(spent))

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.plan import Cell, Plan
-from pipeline.statistics.replicates import in_plan_order
+from pipeline.statistics.replicates import evaluations_before_row_0, in_plan_order
 from pipeline.tables import OUTCOMES, parameter_columns
 
 Reals = NDArray[np.float64]
@@ -33,8 +33,9 @@ GAP, TO_FIXED_POINT, TO_TRUTH = (
 class Ends(NamedTuple):
     """How F fits of a cell ended, by replicate and start; each (F,).
 
-    `outcome` is the place in `OUTCOMES`. `reference` is the log-likelihood that the fit is measured
-    from, missing for one that is not eligible (see `references`).
+    `outcome` is the place in `OUTCOMES`. `map_evaluations` are those of the fit and of its init.
+    `reference` is the log-likelihood that the fit is measured from, missing for one that is not
+    eligible, and `reached` whether it came there (see `references`).
     """
 
     replicate: Integers
@@ -44,6 +45,7 @@ class Ends(NamedTuple):
     map_evaluations: Integers
     sample_scale: Reals
     reference: Reals
+    reached: NDArray[np.bool_]
 
     def at(self, axis: str) -> Integers:
         """Return where each fit ended on an axis."""
@@ -61,7 +63,9 @@ def ends_of_cells(fits: pd.DataFrame, beside: pd.DataFrame, plan: Plan) -> list[
     replicate, start, _, n_iter, evaluations, scale = (
         ordered[name].to_numpy() for name in names[1:]
     )
-    columns = (replicate, start, outcome, n_iter, evaluations, scale.astype(float), reference)
+    spent = evaluations + evaluations_before_row_0(plan)[ordered["position"]]
+    reached = beside["reached_reference"].to_numpy(bool)
+    columns = (replicate, start, outcome, n_iter, spent, scale.astype(float), reference, reached)
     bounds = np.searchsorted(ordered["position"], np.arange(len(plan.cells) + 1))
     return [_taken(Ends(*columns), slice(a, b)) for a, b in pairwise(bounds.tolist())]
 
@@ -74,9 +78,10 @@ class Recorded(NamedTuple):
     """F fits of a cell that are recorded in full, and their T rows, by fit and iteration.
 
     `first` and `stop` say where the rows of a fit begin and end, (F,); the outcome `error` leaves
-    none. `at` are the rows' places on each axis, and `distances` what they are away, by quantity;
-    each (T,). A distance is infinite where what it is measured from does not exist for this fit:
-    the gap of a fit that is not eligible, the fixed point of one that has not converged.
+    none. `at` are the rows' places on each axis (the init's evaluations come before row 0), and
+    `distances` what they are away, by quantity; each (T,). A distance is infinite where what it is
+    measured from does not exist for this fit: the gap of a fit that is not eligible, the fixed
+    point of one that has not converged.
     """
 
     ends: Ends
@@ -144,4 +149,6 @@ def recorded(cell: Cell, plan: Plan, ends: Ends, column: Column) -> Recorded:
     distances[TO_FIXED_POINT] = np.where(fixed, to_end, np.inf)
     if to_truth is not None:
         distances[TO_TRUTH] = np.where(np.isnan(to_truth), np.inf, to_truth)
-    return Recorded(ends, first, stop, {axis: column(axis) for axis in AXES}, distances)
+    spent = column("map_evaluations") + plan.init_evaluations(cell)
+    at = dict(zip(AXES, (column("iteration"), spent), strict=True))
+    return Recorded(ends, first, stop, at, distances)

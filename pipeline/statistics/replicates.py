@@ -64,6 +64,11 @@ def _sorted(keys: list[NDArray[np.int64]]) -> bool:
     return bool(in_order.all())
 
 
+def evaluations_before_row_0(plan: Plan) -> NDArray[np.int64]:
+    """Return the map evaluations of each cell's init for one start, (cells,)."""
+    return np.array([plan.init_evaluations(cell) for cell in plan.cells], np.int64)
+
+
 def layout_of(position: NDArray[np.int64], replicate: NDArray[np.int64]) -> Layout:
     """Return where fits stand that are sorted by position and replicate, both (F,)."""
     new_cell = _begins(position)

@@ -28,10 +28,15 @@ def _lengths(group: Recorded, place: NDArray[np.int64], begin: int, end: int) ->
 def _carried(
     group: Recorded, values: NDArray[np.float64], lengths: NDArray[np.int64], n_places: int
 ) -> NDArray[np.float64]:
-    """Return the value of every fit at some places of a grid, (F, n_places); see `_lengths`."""
+    """Return the value of every fit at some places of a grid, (F, n_places); see `_lengths`.
+
+    Infinite at the first places, where the cell's init is still at work.
+    """
     rows = group.stop > group.first
     table = np.full((len(rows), n_places), np.inf)
-    table[rows] = np.repeat(values, lengths).reshape(-1, n_places)
+    n_known = lengths[: group.stop[rows][0]].sum() if rows.any() else 0
+    known = np.repeat(values, lengths).reshape(rows.sum(), n_known)
+    table[rows, n_places - n_known :] = known
     return table
 
 
@@ -51,10 +56,11 @@ def _bands(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def trajectories(group: Recorded, cell: str, starts: int) -> Iterator[Curve]:
     """Give the bands of one cell: for each quantity and axis, quantiles on a grid.
 
-    The grid is `geometric_iterations` up to where the last fit ended, and that place. A row stands
-    for a fit until the next one that was recorded, and the last one for ever. A fit that left no
-    row is infinitely far. The starts of a replicate are replaced by their median first: quantiles
-    are over replicates, and they are order statistics, as some distances are infinite.
+    The grid is `geometric_iterations` up to where the last fit ended, that place, and the one of
+    row 0. A row stands for a fit until the next one that was recorded, and the last one for ever.
+    Before row 0, and where a fit left no row, it is infinitely far. The starts of a replicate are
+    replaced by their median first: quantiles are over replicates, and they are order statistics, as
+    some distances are infinite.
     """
     of_iteration = _columns(group, "iteration", starts)
     # With plain EM an iteration is a map evaluation.
@@ -72,7 +78,7 @@ def _columns(group: Recorded, axis: str, starts: int) -> list[dict[str, np.ndarr
     n_replicates = n_fits // starts
     ends = group.ends.at(axis)
     longest = int(ends.max(initial=0))
-    grid = np.union1d(geometric_iterations(longest), longest)
+    grid = np.union1d(geometric_iterations(longest), [*group.at[axis][:1], longest])
     grid = grid if n_fits else grid[:0]
     place = np.searchsorted(grid, group.at[axis])
     running = 1.0 - np.searchsorted(np.sort(ends), grid, side="right") / max(n_fits, 1)

@@ -18,6 +18,7 @@ from pipeline.core.starts import (
     complete_options,
     draw_population_starts,
     draw_starts,
+    init_evaluations,
 )
 
 KEY = random.key_from_hex("ffeeddccbbaa99887766554433221100")
@@ -368,6 +369,24 @@ def test_short_runs_are_as_good_as_the_best_of_them(model):
         np.testing.assert_allclose(at_start[replicate, start], best.log_likelihood[0], rtol=1e-13)
         for part, expected in zip(found, best.parameters, strict=True):
             np.testing.assert_allclose(part[replicate, start], expected[0], rtol=1e-9)
+
+
+def test_an_init_costs_the_map_evaluations_of_the_fits_that_it_makes(monkeypatch):
+    made = []
+
+    def counted(*args):
+        fits = fit(*args)
+        made.append(fits.map_evaluations.sum())
+        return fits
+
+    monkeypatch.setattr(searches, "fit", counted)
+    for name in sorted(INITS):
+        options = complete_options(name, NEEDED.get(name, {}))
+        options |= {key: value for key, value in (("runs", 4), ("iterations", 3)) if key in options}
+        made.clear()
+        starts_of(name, options=options, starts=range(5))
+        assert sum(made) == 12 * 5 * init_evaluations(name, options)
+        assert (name == "short_runs") == (sum(made) > 0)
 
 
 def test_short_runs_leave_out_those_that_degenerate():

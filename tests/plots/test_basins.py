@@ -6,6 +6,7 @@ from itertools import permutations
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from pipeline.config import compose
 from pipeline.core.model import make_model
@@ -283,7 +284,8 @@ def test_the_map_marks_the_fit_that_is_shown(group):
     (thick,) = [each for each in drawn if each.get_alpha() == 1.0]
     trace = group.representative(group.panel(group.sizes[0])[0])
     np.testing.assert_array_equal(thick.get_ydata(), trace["log_likelihood"])
-    assert draw(group, "snapshots").get_suptitle().endswith("replicate 0, start 7")
+    title, _, left_out = draw(group, "snapshots").get_suptitle().partition("\n")
+    assert title.endswith("replicate 0, start 7") and "outside" in left_out
 
 
 def test_few_starts_are_spread_and_hold_the_one_that_is_shown(group):
@@ -317,3 +319,13 @@ def test_the_same_bytes_again(group):
 def test_nothing_without_a_lattice_of_one_or_two_means(group, study):
     assert draw(study, "basins") is None
     assert draw(replace(group, fits=group.fits.iloc[:0]), "basins") is None
+
+
+def test_the_title_of_a_strip_stands_above_that_of_its_panel(group):
+    cell = replace(group.cells[0], starts=4)
+    fits = group.fits_of(cell).query("start < 4")
+    one = replace(group, symmetric=True, cells=(cell,), fits=fits)
+    figure = draw(one, "basins")
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    title = figure._suptitle.get_window_extent(renderer)
+    assert title.y0 >= figure.axes[0].title.get_window_extent(renderer).y1

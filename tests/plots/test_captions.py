@@ -86,7 +86,8 @@ def ruled(study):
 
 @pytest.fixture(scope="module")
 def several(notebook, study, rivals, lattices, over, ruled):
-    rated = replace(rivals, fits=rivals.fits.assign(rate_theory=0.3))
+    falling = rivals.traces.assign(map_residual=0.3 ** rivals.traces["iteration"])
+    rated = replace(rivals, fits=rivals.fits.assign(rate_theory=0.3), traces=falling)
     return [notebook, study, rivals, *lattices, over, ruled, rated]
 
 

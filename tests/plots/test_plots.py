@@ -6,6 +6,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from pipeline import plots
@@ -144,6 +145,48 @@ def test_the_figure_of_snapshots_ends_where_the_fit_ends(study):
         assert [iteration for iteration, _ in snapshot_pngs(group, cell)] == expected
 
 
+@pytest.mark.parametrize(
+    ("outcome", "words"),
+    [
+        ("degenerate_scale", "Collapsed (degenerate scale) at iteration"),
+        ("empty_component", "Collapsed (empty component) at iteration"),
+        ("nonfinite", "Failed (not finite) at iteration"),
+        ("converged", "Stopped at iteration"),
+        ("max_iter", "Stopped at iteration"),
+    ],
+)
+def test_the_last_picture_says_how_a_fit_ended(study, outcome, words):
+    cell = study.cells[0]
+    last = int(study.representative(cell)["iteration"].iloc[-1])
+    for wanted in ([0, 2], [0, last + 5], [0, last]):
+        group = replace(
+            study,
+            schedule=dict(study.schedule) | {"snapshots": wanted},
+            fits=study.fits.assign(outcome=outcome),
+        )
+        axes = [each for each in draw(group, "snapshots").axes if each.get_visible()]
+        first, *_, end = [each.get_title() for each in axes]
+        assert first.startswith("Iteration 0")
+        # What failed did so even where a picture of just that iteration was asked for.
+        plain = wanted[1] == last and words.startswith("Stopped")
+        assert end.startswith(f"Iteration {last}" if plain else f"{words} {last}")
+
+
+def test_what_is_not_drawn_is_said_once_however_many_panels_there_are(study):
+    points = {cell.id: np.linspace(-9.0, 9.0, 900) for cell in study.cells}
+    group = replace(
+        study, points=points, schedule=dict(study.schedule) | {"snapshots": [0, 1, 2, 3, 4]}
+    )
+    figure = draw(group, "snapshots")
+    labels = {axes.get_xlabel() for axes in figure.axes if axes.get_visible()}
+    assert labels == {"", "x"}
+    assert figure.get_suptitle().count("1 in 3 points drawn") == 1
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    title = figure._suptitle.get_window_extent(renderer)
+    assert title.x0 >= 0 and title.x1 <= figure.bbox.width
+    assert not any(title.overlaps(axes.title.get_window_extent(renderer)) for axes in figure.axes)
+
+
 def test_some_of_many_curves_cover_the_inits(study):
     cells = tuple(
         replace(study.cells[0], id=f"{init}{algorithm}", init=init, algorithm=algorithm)
@@ -151,7 +194,9 @@ def test_some_of_many_curves_cover_the_inits(study):
         for algorithm in ("em", "squarem")
     )
     first = {cell.id: (0, 0) for cell in cells}
-    group = replace(study, cells=cells, representatives=first)
+    group = replace(
+        study, cells=cells, representatives=first, init_evaluations=dict.fromkeys(first, 0)
+    )
     assert group.chosen(6) == group.labels and group.remark(group.labels) == ""
     four = ["a, em", "a, squarem", "b, em", "c, em"]
     assert group.chosen(4) == four and group.remark(four) == ", 4 of 6 curves"

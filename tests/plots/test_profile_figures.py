@@ -137,3 +137,45 @@ def test_nothing_to_say(study):
         for name in names:
             assert draw(replace(study, profiles=table), name) is None
     assert draw(study, "algorithm_performance") is None
+
+
+PROFILES = (
+    "iterations_distribution",
+    "log_likelihood_gap_profiles",
+    "distance_to_fixed_point_profiles",
+    "algorithm_performance",
+    "init_performance",
+)
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_the_last_step_lies_within_the_frame(rivals, name):
+    figure = draw(rivals, name)
+    table = rivals.profiles
+    axis = "factor" if name.endswith("performance") else "map_evaluations"
+    kind = name.removesuffix("_profiles").replace("iterations_distribution", "converged")
+    last = table.loc[(table["kind"] == kind) & (table["axis"] == axis), "x"].max()
+    for axes in figure.axes:
+        assert axes.get_xlim()[1] >= 1.09 * last
+        assert axes.get_ylabel() in ("", figure.get_supylabel()) or "share" in axes.get_ylabel()
+    assert "share" in figure.get_supylabel() + figure.axes[0].get_ylabel()
+
+
+@pytest.mark.parametrize(
+    "name", ["log_likelihood_gap_profiles", "log_likelihood_gap_bands", "distance_to_truth_bands"]
+)
+@pytest.mark.parametrize(
+    ("kept", "said"), [("all", ""), (5, "5 of 6 replicates recorded"), (6, "")]
+)
+def test_titles_say_how_many_replicates_are_recorded(study, name, kept, said):
+    group = replace(study, schedule=dict(study.schedule) | {"record_replicates": kept})
+    title = draw(group, name).get_suptitle()
+    assert title == f"{study.title}: {said}" if said else title == study.title
+
+
+def test_evaluations_of_inits_are_told_where_costs_hold_them(rivals):
+    spent = dict.fromkeys(rivals.init_evaluations, 0)
+    for evaluations, told in ((0, False), (50, True)):
+        group = replace(rivals, init_evaluations=spent | {rivals.cells[0].id: evaluations})
+        for name in ("log_likelihood_gap_profiles", "init_performance", "iterations_distribution"):
+            assert ("before a fit begins" in " ".join(draw(group, name).notes)) == told

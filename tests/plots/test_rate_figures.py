@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from pipeline.plots import png_bytes, svg_bytes
 from pipeline.plots.rates import MOST_FITS, limits, nines, rate_ticks
@@ -56,6 +57,17 @@ def test_the_points_are_the_tables_rates_and_the_diagonal_is_dashed(rated):
     assert f"{n_drawn} of {len(rated.fits)} fits" in figure.get_suptitle()
     ticks = [text.get_text() for text in agreement.get_xticklabels()]
     assert dict(zip(ticks, agreement.get_xticks(), strict=True))["0.99"] == pytest.approx(2.0)
+
+
+def test_few_points_are_larger_and_the_label_is_no_longer_than_its_axis(rated):
+    def size(group):
+        return draw(group, "rates").axes[0].lines[0].get_markersize()
+
+    many = replace(rated, fits=rated.fits.loc[rated.fits.index.repeat(1000)])
+    assert len(rated.fits) < 100 and size(rated) > size(many)
+    figure = draw(rated, "rates")
+    label = figure.axes[1].yaxis.label.get_window_extent(FigureCanvasAgg(figure).get_renderer())
+    assert label.height <= figure.axes[1].bbox.height
 
 
 def test_one_size_is_coloured_by_init(rated):

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from pipeline.plots import png_bytes, svg_bytes
-from pipeline.plots.replayed import stops
+from pipeline.plots.replayed import stops, tolerance_text
 from tests.plots.conftest import draw
 
 
@@ -87,6 +87,23 @@ def test_lines_run_through_the_medians_with_bars_between_the_quantiles(replayed)
             if each.get_markerfacecolor() == "white" and len(each.get_xydata())
         ]
         assert len(hollow) == 1 and len(hollow[0]) == 1
+
+
+def test_every_point_has_its_tolerance_beside_it(replayed):
+    for axes in [axes for axes in draw(replayed, "stop_replay").axes if axes.get_visible()]:
+        lines = {bars.get_label(): bars.lines[0].get_xydata() for bars in axes.containers}
+        beside = {(text.get_text(), *text.xy) for text in axes.texts}
+        two, four = ("\N{MINUS SIGN}2", "\N{MINUS SIGN}4")
+        expected = {(two, *lines["aitken"][0]), (four, *lines["aitken"][1])}
+        assert beside == expected | {(two, *lines["parameter"][0])}
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "text"),
+    [(1e-6, "\N{MINUS SIGN}6"), (1.0, "0"), (3e-4, "0.0003"), (0.0, ""), (np.nan, "")],
+)
+def test_a_tolerance_is_written_by_its_exponent(tolerance, text):
+    assert tolerance_text(tolerance) == text
 
 
 def test_patience_is_named_where_it_differs(replayed):

@@ -19,6 +19,7 @@ def linear(group: Group, rate: float, theory: float, last: int, **columns: float
         {"cell": cell.id, "replicate": 0, "start": 0, "iteration": t, "map_evaluations": t}
     )
     trace["log_likelihood"] = -100.0 - 5.0 * rate ** (2.0 * t)
+    trace["map_residual"] = np.where(t > 0, 0.3 * rate**t, np.nan)
     fits = group.fits[group.fits["cell"] == cell.id].assign(rate_theory=theory, **columns)
     return replace(group, cells=(cell,), fits=fits, traces=trace)
 
@@ -62,7 +63,10 @@ def test_the_theoretical_line_lies_on_a_gap_of_its_rate(study, rate):
 
 
 def test_another_rate_has_another_slope(study):
-    figure = draw(linear(study, 0.9, 0.95, last=150), "log_likelihood_gap")
+    # Of several directions the slowest is 0.95; the residual is in it, the gap does not tell yet.
+    group = linear(study, 0.9, 0.95, last=150)
+    traces = group.traces.assign(map_residual=0.95 ** group.traces["iteration"])
+    figure = draw(replace(group, traces=traces), "log_likelihood_gap")
     (t0, y0), (t1, y1) = line(figure, "random_points, theory")
     assert np.log(y1 / y0) / (t1 - t0) == pytest.approx(2.0 * np.log(0.95))
 
@@ -94,7 +98,8 @@ def test_fewer_than_two_gaps_are_no_curve_and_fewer_than_three_no_slope(study):
         some = replace(group, traces=group.traces[group.traces["iteration"].isin(kept)])
         figure = draw(some, "log_likelihood_gap")
         drawn.append(None if figure is None else labels(figure))
-    assert drawn == [None, {"random_points"}, {"random_points"}]
+    thinned = {"random_points", "random_points, next record"}
+    assert drawn == [None, thinned, {"random_points"}]
     # With a third one there is something to compare.
     more = labels(draw(linear(study, 0.02, 0.02, last=12), "log_likelihood_gap"))
     assert more == {"random_points", "random_points, theory"}
@@ -112,16 +117,103 @@ def test_the_anchor_is_where_the_end_of_the_fit_does_not_matter():
     t = np.arange(200)
     limit = 3.0 * 0.9 ** (2.0 * t)
     gaps = limit - limit[-1]
-    anchor = theory_anchor(gaps, t, 0.9, 1e-10)
+    residuals = 0.9**t
+    anchor = theory_anchor(gaps, residuals, t, 0.9, 1e-10)
     assert gaps[anchor] == pytest.approx(limit[anchor], rel=0.01)
     assert gaps[anchor] > 1e-8 >= gaps[anchor + 1]
     # A fit that a loose rule stopped early: the end matters before the arithmetic does.
     early = limit[:40] - limit[39]
-    anchor = theory_anchor(early, t[:40], 0.9, 1e-10)
+    anchor = theory_anchor(early, residuals[:40], t[:40], 0.9, 1e-10)
     assert early[anchor] == pytest.approx(limit[anchor], rel=0.01)
     assert early[anchor + 1] != pytest.approx(limit[anchor + 1], rel=0.01)
     # Ten iterations at 0.99 tell nothing.
-    assert theory_anchor(limit[:10] - limit[9], t[:10], 0.99, 1e-10) == -1
+    assert theory_anchor(limit[:10] - limit[9], 0.99 ** t[:10], t[:10], 0.99, 1e-10) == -1
+
+
+@pytest.mark.parametrize(("plateau", "drawn"), [(150, True), (250, False)])
+def test_no_line_from_a_record_before_the_linear_phase(study, plateau, drawn):
+    """A fit stands still, then falls at its rate; the trace keeps 0, 100, 200 and the end, 300."""
+    group = linear(study, 0.9, 0.9, last=300)
+    t = np.arange(301.0)
+    fall = np.maximum(t - plateau, 0.0)
+    traces = group.traces.assign(
+        log_likelihood=-100.0 - 5.0 * 0.9 ** (2.0 * fall), map_residual=0.3 * 0.9**fall
+    )
+    # By then what is left of the gap is little enough whether it falls already or not.
+    kept = traces[traces["iteration"].isin([0, 50, 100, 200, 300])]
+    figure = draw(replace(group, traces=kept), "log_likelihood_gap")
+    assert ("random_points, theory" in labels(figure)) == drawn
+    said = "without a dashed line" in " ".join(figure.notes)
+    assert said != drawn
+    if drawn:  # through the record at 200, where it falls
+        t0, y0 = line(figure, "random_points, theory")[0]
+        assert y0 * 0.81 ** (200 - t0) == pytest.approx(5.0 * 0.81**50, rel=0.02)
+
+
+def test_records_of_a_thinned_trace_are_marked_and_the_next_one_is_on_the_axis(study):
+    group = linear(study, 0.9, np.nan, last=150)
+    whole = draw(group, "log_likelihood_gap")
+    (curve,) = whole.axes[0].lines
+    assert curve.get_marker() == "None" and "Dots" not in " ".join(whole.notes)
+    kept = group.traces[group.traces["iteration"].isin([0, 1, 2, 40, 150])]
+    figure = draw(replace(group, traces=kept), "log_likelihood_gap")
+    (curve,) = [each for each in figure.axes[0].lines if each.get_label() == "random_points"]
+    assert curve.get_marker() == "o" and curve.get_xdata().tolist() == [0, 1, 2, 40]
+    assert line(figure, "random_points, next record").tolist() == [[150.0, 0.0]]
+    assert "Dots" in " ".join(figure.notes) and figure.axes[0].get_xlim()[1] >= 150
+
+
+@pytest.mark.parametrize(
+    "name", ["log_likelihood_trajectories", "parameter_trajectories", "log_likelihood_gap"]
+)
+def test_algorithms_are_drawn_against_map_evaluations_with_those_of_the_init(rivals, name):
+    spent = {cell.id: 50 * (cell.init == "kmeans_pp") for cell in rivals.cells}
+    traces = rivals.traces.assign(map_evaluations=3 * rivals.traces["iteration"])
+    figure = draw(replace(rivals, traces=traces, init_evaluations=spent), name)
+    assert {axes.get_xlabel() for axes in figure.axes} - {""} == {"map evaluations"}
+    curves = [each for axes in figure.axes for each in axes.lines if len(each.get_xdata()) > 4]
+    assert {float(curve.get_xdata()[0]) for curve in curves} == {0.0, 50.0}
+    assert {float(np.diff(curve.get_xdata())[0]) for curve in curves} == {3.0}
+    # One kind of axis in all panels, however short some are.
+    assert len({axes.get_xscale() for axes in figure.axes}) == 1
+    assert "before a fit begins" in " ".join(figure.notes)
+
+
+def test_one_fit_that_stays_low_does_not_flatten_the_others(study):
+    (cell,) = study.panel(40)[:1]
+    heights = {0: [-900.0, -120.0, -105.0, -100.0], 1: [-900.0, -800.0, -500.0, -101.0]}
+    heights[2] = [-300.0, -118.0, -104.0, -100.0]
+    rows = [
+        {"cell": cell.id, "replicate": 0, "start": s, "iteration": t, "map_evaluations": t}
+        | {"log_likelihood": value}
+        for s, values in heights.items()
+        for t, value in enumerate(values)
+    ]
+    fits = study.fits.assign(log_likelihood_truth=-103.0)
+    figure = draw(
+        replace(study, cells=(cell,), traces=pd.DataFrame(rows), fits=fits),
+        "log_likelihood_trajectories",
+    )
+    low, high = figure.axes[0].get_ylim()
+    # From the way of the better half (-118 and up) and every end.
+    assert -125.0 < low < -118.0 and -100.0 < high < -95.0
+    assert "below the axis" in " ".join(figure.notes)
+
+
+def test_parameters_that_the_model_fixes_are_not_drawn(study):
+    figure = draw(replace(study, estimated=("mean",)), "parameter_trajectories")
+    assert [axes.get_ylabel() for axes in figure.axes] == ["mean", ""]
+
+
+@pytest.mark.parametrize(
+    "name", ["log_likelihood_trajectories", "parameter_trajectories", "log_likelihood_gap"]
+)
+def test_titles_name_the_sample_or_the_population(study, name):
+    assert draw(study, name).get_suptitle().endswith(": replicate 0")
+    cells = tuple(replace(cell, sample_size=np.inf) for cell in study.panel(40))
+    traces = study.traces[study.traces["cell"].isin([cell.id for cell in cells])]
+    population = draw(replace(study, cells=cells, traces=traces), name)
+    assert population.get_suptitle().endswith(": population")
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,8 @@ OUTCOMES = [
 TRUTH = {"weights": [0.25, 0.75], "means": [-1.0, 2.0], "scales": [0.5, 1.5]}
 CONFIG = {
     "mixture": {"pair": TRUTH},
-    "init": {name: {"method": name} for name in ("random_points", "kmeans_pp", "truth")},
+    "init": {name: {"method": name} for name in ("random_points", "kmeans_pp", "truth")}
+    | {"searched": {"method": "short_runs", "runs": 3, "iterations": 4}},
     "reference": {"tolerance": 1e-6, "scale_ratio": 1e-3},
     "slopes": [],
     "claims": [],
@@ -464,6 +465,19 @@ def test_unfinished_fits_are_censored_and_failed_ones_never_converge():
         assert row["n_iter_q90"] == math.inf
         # Never dropped: of the two that converged the median would be 10.
         assert row["n_iter_q10"] == 10.0
+
+
+def test_running_time_includes_what_the_init_of_every_start_spent():
+    plan = plan_of(
+        cell("plain", replicates=2, starts=2),
+        cell("searched", replicates=2, starts=2, init="searched"),
+    )
+    fits = fits_of(plan, map_evaluations=[10, 20, 30, 40] * 2)
+    outcome = ["converged", "max_iter", "converged", "converged"]
+    rows = convergence(fits.assign(outcome=outcome * 2), plan).set_index("cell")
+    # Four starts of 3 runs of 4 iterations each, that of the fit that was cut off as well.
+    assert rows.loc["plain", "expected_running_time"] == 100 / 3
+    assert rows.loc["searched", "expected_running_time"] == (100 + 4 * 12) / 3
 
 
 def test_where_nothing_converges_within_the_budget_no_quantile_is_known():

@@ -149,6 +149,17 @@ def test_order_of_rows_changes_no_byte(varied):
         assert parquet(comparisons(fits.sample(frac=1.0, random_state=seed), plan)) == expected
 
 
+def test_evaluations_are_compared_with_those_of_the_inits():
+    plan = plan_of(*design(replicates=3, starts=1, inits=("truth", "searched")))
+    fits = fits_of(plan, n_iter=7, map_evaluations=np.repeat([30, 30, 25, 25], 3))
+    table = comparisons(fits, plan).query("factor == 'init' and algorithm == 'em'")
+    rows = table.set_index("statistic")
+    values = ["value_a", "value_b", "difference"]
+    # 25, and 3 runs of 4 iterations before them.
+    assert rows.loc["map_evaluations", values].tolist() == [30.0, 37.0, 7.0]
+    assert rows.loc["n_iter", values].tolist() == [7.0, 7.0, 0.0]
+
+
 def test_iterations_are_compared_where_both_converged_and_the_others_are_counted():
     plan = plan_of(*design(replicates=4, starts=2, inits=("truth",)))
     outcome = ["converged"] * 3 + ["max_iter"] + ["converged"] * 10 + ["max_iter"] * 2

@@ -79,6 +79,7 @@ class Init(NamedTuple):
     A ``deterministic`` init takes nothing from its stream. It has one start per sample, as more
     would be copies, or as many as ``n_starts(options, model)`` says. ``check(options, model)``
     raises ValueError for options that do not suit each other or the model.
+    ``evaluations(options)`` are the map evaluations that it makes for one start.
     """
 
     function: Callable[[Draw], Parameters]
@@ -87,6 +88,7 @@ class Init(NamedTuple):
     options: dict[str, Option]
     check: Callable[[Options, Model], None] | None
     n_starts: Callable[[Options, Model], int] | None
+    evaluations: Callable[[Options], int] | None
     description: str
 
 
@@ -99,13 +101,21 @@ def init(
     options: dict[str, Option] | None = None,
     check: Callable[[Options, Model], None] | None = None,
     n_starts: Callable[[Options, Model], int] | None = None,
+    evaluations: Callable[[Options], int] | None = None,
 ) -> Callable[[Callable[[Draw], Parameters]], Callable[[Draw], Parameters]]:
     """Register a function as the init of its name; its docstring's first line describes it."""
 
     def register(function: Callable[[Draw], Parameters]) -> Callable[[Draw], Parameters]:
         description = (function.__doc__ or "").partition("\n")[0]
         INITS[function.__name__] = Init(
-            function, deterministic, needs_truth, options or {}, check, n_starts, description
+            function,
+            deterministic,
+            needs_truth,
+            options or {},
+            check,
+            n_starts,
+            evaluations,
+            description,
         )
         return function
 
@@ -173,3 +183,14 @@ def number_of_starts(name: str, options: Options, model: Model, asked: int) -> i
     if chosen.n_starts is not None:
         return chosen.n_starts(options, model)
     return 1 if chosen.deterministic else asked
+
+
+def init_evaluations(name: str, options: Options) -> int:
+    """Return the map evaluations that an init with complete options makes for one start.
+
+    They come before row 0, so that a fit's own count lacks them: they belong to what it costs to
+    get anywhere from such a start. Passes over the sample that are no evaluation of the EM map
+    (those of k-means, say) do not count.
+    """
+    evaluations = chosen_init(name).evaluations
+    return 0 if evaluations is None else evaluations(options)

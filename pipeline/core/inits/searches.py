@@ -4,7 +4,7 @@ import numpy as np
 
 from pipeline.core.fitting import Schedule, fit
 from pipeline.core.inits.points import distinct_points
-from pipeline.core.inits.registry import Draw, init, integer
+from pipeline.core.inits.registry import Draw, Options, init, integer
 from pipeline.core.mixture import Parameters
 from pipeline.core.model import project
 from pipeline.core.outcomes import MAX_ITER
@@ -13,7 +13,14 @@ from pipeline.core.outcomes import MAX_ITER
 MOST_RUNS = 1 << 15
 
 
-@init(options={"runs": integer(10, 1, 1000), "iterations": integer(5, 1, 1000)})
+def _of_all_runs(options: Options) -> int:
+    return options["runs"] * options["iterations"]
+
+
+@init(
+    options={"runs": integer(10, 1, 1000), "iterations": integer(5, 1, 1000)},
+    evaluations=_of_all_runs,
+)
 def short_runs(draw: Draw) -> Parameters:
     """Best of several short runs of EM from random points, by log-likelihood.
 
