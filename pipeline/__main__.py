@@ -13,7 +13,7 @@ from typing import Any
 from hydra.errors import HydraException
 
 from pipeline.collect import collect
-from pipeline.command import run_command
+from pipeline.command import run_command, told
 from pipeline.config import CONF, checked, compose
 from pipeline.errors import InputError
 from pipeline.plan import MULTIRUN, digest, read_plan
@@ -77,11 +77,19 @@ def job_folder(results_dir: str, experiment: str, overrides: str) -> Path:
     return Path(results_dir) / MULTIRUN / name / experiment
 
 
-def multirun() -> None:
-    """Hand the command line to Hydra, which sweeps or shows."""
+def multirun() -> list[int]:
+    """Hand the command line to Hydra, which sweeps or shows.
+
+    Returns
+    -------
+    list of int
+        Exit statuses of jobs that failed by an error that is the user's; the others go on.
+    """
     import hydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
+
+    failed: list[int] = []
 
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
     def job(composed: Any) -> None:
@@ -91,9 +99,16 @@ def multirun() -> None:
         if settings.mode == RunMode.MULTIRUN:
             name = settings.job.override_dirname
             folder = job_folder(config["results_dir"], config["experiment"], name)
-        run(config, folder, list(settings.overrides.task))
+        try:
+            run(config, folder, list(settings.overrides.task))
+        except Exception as error:
+            status = told(error)
+            if status is None:
+                raise
+            failed.append(status)
 
     job()
+    return failed
 
 
 def sweep_overrides(arguments: Sequence[str]) -> list[list[str]]:
@@ -111,15 +126,15 @@ def sweep_overrides(arguments: Sequence[str]) -> list[list[str]]:
         raise InputError(f"overrides: got {' '.join(overrides)}; {reason}") from error
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Run, sweep or show what the command line says."""
+def main(arguments: Sequence[str]) -> int:
+    """Run, sweep or show what the command line says, and return the exit status."""
     if {"-h", "--help"} & set(arguments):
         print_help()
-        return
+        return 0
     if not HYDRA_FLAGS & set(arguments):
         config = compose(arguments)
         run(config, Path(config["results_dir"]) / config["experiment"], arguments)
-        return
+        return 0
     if {"-m", "--multirun"} & set(arguments):
         # Every job is checked before the first one runs, and before Hydra makes a folder.
         configs = [compose(overrides) for overrides in sweep_overrides(arguments)]
@@ -128,12 +143,16 @@ def main(arguments: Sequence[str]) -> None:
         for config in configs:
             # Hydra would answer a folder that cannot be made with a traceback.
             Path(config["results_dir"]).mkdir(parents=True, exist_ok=True)
-        multirun()
-        if not SHOWN_ONLY & set(arguments):
+        failed = multirun()
+        if not SHOWN_ONLY & set(arguments) and len(failed) < len(configs):
             for results_dir in {c["results_dir"]: c for c in configs if c["shard"] is None}:
                 collect(Path(results_dir))
-        return
+        if failed:
+            log.error("%d of %d jobs failed: see the errors above", len(failed), len(configs))
+        # The first failure's: a status that tells what to mend.
+        return next(iter(failed), 0)
     multirun()
+    return 0
 
 
 if __name__ == "__main__":

@@ -44,6 +44,8 @@ from pipeline.planning import versions
 
 log = logging.getLogger(__name__)
 
+ATTEMPTS = 5  # at giving the workers their work, before any has begun
+SECONDS_TO_REPLACE = 1.0  # a worker that died
 IN_FLIGHT = 2  # tasks for each thread of a worker: one in work, one at hand
 LOOK = 1.0  # seconds between looks at how many workers there are
 SILENT = logging.CRITICAL  # what Dask has to say is said here
@@ -112,13 +114,7 @@ def cluster(plan: Plan, work: Work) -> Iterator[Execute]:
         else:
             client = stack.enter_context(_connected(executor["address"]))
         holder = Holder(_anywhere(plan), work, own=executor["address"] is None)
-        try:
-            client.register_plugin(holder, name=holder.name)
-        except Exception as error:
-            raise InputError(
-                f"executor: the workers cannot run the pipeline ({one_line(repr(error))}); "
-                "allowed: workers with the code and the environment of this process"
-            ) from error
+        _give(client, holder)
         stack.callback(_forget, client, holder)
 
         def execute(tasks: Sequence[T]) -> Iterator[tuple[int, Any]]:
@@ -129,6 +125,29 @@ def cluster(plan: Plan, work: Work) -> Iterator[Execute]:
                 raise ClusterError(gone) from error
 
         yield execute
+
+
+def _give(client: Client, holder: Holder) -> None:
+    """Give the workers the plan; one that dies meanwhile is replaced, and they are asked again."""
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            log.warning("fit: a worker was lost before it began")
+            time.sleep(SECONDS_TO_REPLACE)
+        try:
+            client.register_plugin(holder, name=holder.name)
+        except OSError as error:  # of which lost connections are a kind
+            lost = error
+        except Exception as error:
+            raise InputError(
+                f"executor: the workers cannot run the pipeline ({one_line(repr(error))}); "
+                "allowed: workers with the code and the environment of this process"
+            ) from error
+        else:
+            return
+    raise ClusterError(
+        f"executor: workers die before they begin ({one_line(repr(lost))}); finished blocks are "
+        "kept, and the same command goes on from there"
+    )
 
 
 def _anywhere(plan: Plan) -> Plan:
@@ -252,14 +271,20 @@ def _own(workers: int) -> Iterator[Client]:
             runner = _loop_deaf_to_interrupts()
             stack.callback(runner.stop)
             try:
-                started = SpecCluster(
-                    scheduler={"cls": Scheduler, "options": listening},
-                    workers={n: {"cls": Nanny, "options": options} for n in range(workers)},
-                    silence_logs=SILENT,
-                    security=security,
-                    loop=runner.loop,
-                )
-                stack.enter_context(started)
+                try:
+                    started = SpecCluster(
+                        scheduler={"cls": Scheduler, "options": listening},
+                        workers={n: {"cls": Nanny, "options": options} for n in range(workers)},
+                        silence_logs=SILENT,
+                        security=security,
+                        loop=runner.loop,
+                    )
+                    stack.enter_context(started)
+                except (RuntimeError, OSError) as error:
+                    raise ClusterError(
+                        f"executor: the workers did not start ({one_line(str(error))}); the same "
+                        "command tries again"
+                    ) from error
                 client = stack.enter_context(Client(started, set_as_default=False))
                 # Their blocks are stored; an orderly end would wait for those about to start.
                 stack.callback(_kill, started)

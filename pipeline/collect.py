@@ -31,7 +31,7 @@ def collected(place: Path) -> pd.DataFrame:
     Raises
     ------
     InputError
-        If there is no finished job, or one's statistics are not its plan's.
+        If there is no finished job.
     """
     tables = []
     for path in sorted(place.glob(f"*/*/{FILE}")):
@@ -39,8 +39,12 @@ def collected(place: Path) -> pd.DataFrame:
         if not (folder / STATISTICS).is_file():
             log.warning("%s: not finished, left out", folder)
             continue
-        plan = read_plan(folder)
-        rows = read_statistics(folder, plan)
+        try:
+            plan = read_plan(folder)
+            rows = read_statistics(folder, plan)
+        except InputError as error:
+            log.warning("%s, left out", error)
+            continue
         told: dict[str, Any] = {"job": folder.relative_to(place).as_posix()}
         told |= {f"{OVERRIDE}{key}": value for key, value in _overrides(plan)}
         tables.append(pd.concat([pd.DataFrame(told, rows.index), rows], axis=1))

@@ -59,17 +59,25 @@ def exit_status(work: Callable[[], int | None]) -> int:
         # Libraries answer an interruption with errors of their own.
         if interrupted or isinstance(error, KeyboardInterrupt):
             _leave()
-        match error:
-            case InputError():
-                status = EXIT_INPUT
-            case TrackingError():
-                status = EXIT_TRACKING
-            case ClusterError() | OSError():
-                status = EXIT_ERROR
-            case _:
-                raise
-        print(f"error: {_line(error)}", file=sys.stderr)
+        status = told(error)
+        if status is None:
+            raise
         return status
+
+
+def told(error: BaseException) -> int | None:
+    """Tell an error that is the user's in a line or two, and return its exit status; else None."""
+    match error:
+        case InputError():
+            status = EXIT_INPUT
+        case TrackingError():
+            status = EXIT_TRACKING
+        case ClusterError() | OSError():
+            status = EXIT_ERROR
+        case _:
+            return None
+    print(f"error: {_line(error)}", file=sys.stderr)
+    return status
 
 
 def _line(error: BaseException) -> str:

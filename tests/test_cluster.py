@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 from distributed import Client
+from distributed.comm import CommClosedError
 from distributed.security import Security
 
 from pipeline import cluster
@@ -261,3 +262,29 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch, backend):
         compose([f"executor={backend}"])
     assert f"executor.backend: got '{backend}'; allowed: local" in str(told.value)
     assert "pip install 'em-convergence[scale]'" in str(told.value)
+
+
+class LosesWorkers:
+    """A client whose workers die a number of times while they are given the plan."""
+
+    def __init__(self, times: int):
+        self.left = times
+
+    def register_plugin(self, plugin, name: str) -> None:
+        """Fail as often as it has still to."""
+        if self.left:
+            self.left -= 1
+            raise CommClosedError("in <TLS>: Stream is closed")
+
+
+@pytest.mark.parametrize("times", [0, 1, cluster.ATTEMPTS - 1, cluster.ATTEMPTS])
+def test_workers_that_die_before_they_begin_are_waited_for(times, monkeypatch, caplog):
+    monkeypatch.setattr(cluster, "SECONDS_TO_REPLACE", 0.0)
+    caplog.set_level("INFO")
+    holder = cluster.Holder(planned(*DASK), compute_in_worker, own=True)
+    if times < cluster.ATTEMPTS:
+        cluster._give(LosesWorkers(times), holder)
+        assert caplog.text.count("a worker was lost before it began") == times
+    else:
+        with pytest.raises(ClusterError, match="workers die before they begin"):
+            cluster._give(LosesWorkers(times), holder)

@@ -418,6 +418,35 @@ def test_multirun_keeps_jobs_apart(command, workspace):
     assert len(likelihoods) == 4
 
 
+def test_a_job_that_fails_leaves_the_others_their_table(command, workspace):
+    """Job by job: no server answers (status 3), and one job's results cannot be written (1)."""
+    settings = ["experiment=notebook", "results_dir=here", "report=minimal"]
+    nowhere = ["tracking=server", "tracking.uri=http://127.0.0.1:9"]
+    done = command("pipeline", "-m", *settings, *nowhere, "seed=1,2")
+    assert done.returncode == 3
+    assert done.stderr.count("error: tracking.uri") == 2
+    assert "2 of 2 jobs failed" in done.stderr and "Traceback" not in done.stderr
+    Path("here/multirun").mkdir(exist_ok=True)
+    Path("here/multirun/experiment=notebook,report=minimal,seed=4,tracking=none").touch()
+    done = command("pipeline", "-m", *settings, "tracking=none", "seed=3,4,5")
+    assert done.returncode == 1
+    assert "1 of 3 jobs failed" in done.stderr and "Traceback" not in done.stderr
+    sweep = pd.read_parquet("here/multirun/convergence.parquet")
+    # Without a server the files of the first two were complete all the same.
+    assert sorted(sweep["override/seed"]) == ["1", "2", "3", "5"]
+
+
+def test_collecting_leaves_out_what_it_cannot_read(command, workspace):
+    done = command("pipeline", "-m", "experiment=notebook", "tracking=none", "seed=1,2")
+    assert done.returncode == 0, done.stderr
+    first, second = sorted(Path("results/multirun").glob("*/*/convergence.parquet"))
+    first.write_bytes(first.read_bytes()[:100])
+    done = command("pipeline.collect")
+    assert done.returncode == 0 and f"{first}: cannot be read" in done.stderr
+    sweep = pd.read_parquet("results/multirun/convergence.parquet")
+    assert set(sweep["job"]) == {second.parent.relative_to("results/multirun").as_posix()}
+
+
 def test_collecting_nothing_is_told(command, workspace):
     for arguments, text in (([], "no finished job"), (["folder"], "argument: got 'folder'")):
         done = command("pipeline.collect", *arguments)

@@ -78,7 +78,8 @@ def test_a_pilot_without_spread_says_nothing():
     assert found.isna().all(axis=None)
 
 
-def test_the_command_shows_every_cell(table, capsys):
+def test_the_command_shows_every_cell(table, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
     assert main(["experiment=convergence", "statistic=bias_mean_0", "mcse=0.05"]) == 0
     out = capsys.readouterr().out
     numbers = []

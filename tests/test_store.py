@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,7 +22,6 @@ from pipeline.store import (
     assembled,
     folder_of,
     missing_blocks,
-    read_table,
     stored_blocks,
     write_block,
 )
@@ -98,26 +96,53 @@ def test_a_damaged_block_is_told_to_its_reader(tmp_path: Path, table: str, damag
         path.unlink()
     elif damage == "another's":
         (other,) = tmp_path.glob(f"r0-3-*.{table}.parquet")
+        digest = other.name.split(".")[1]
+        path.unlink()
+        path = path.with_name(f"r3-6-s0-{STARTS}.{digest}.{table}.parquet")
         path.write_bytes(other.read_bytes())
     elif damage == "truncated":
         path.write_bytes(content[: len(content) // 2])
     else:
-        # A byte of the first column's data, which only a checksum betrays.
-        column = pq.ParquetFile(path).metadata.row_group(0).column(0)
-        content[column.data_page_offset + column.total_compressed_size - 1] ^= 0xFF
+        # A letter of a column's name, which the checksums of Parquet's pages do not cover.
+        content[content.rindex(b"start")] ^= 1
         path.write_bytes(content)
     counts = not (damage == "gone" and table == "fits")
     assert stored_blocks(tmp_path) == ([good, bad] if counts else [good])
-    if counts:
-        for blocks, size in (([good, bad], 3), ([good, bad], 6)):
-            with pytest.raises(DamagedBlockError) as caught:
-                list(assembled(tmp_path, blocks, 6, STARTS, table, size))
-            assert caught.value.path.name == "r3-6-s0-2.fits.parquet"
-        caught.value.path.unlink()
+    for size in (3, 6):
+        with pytest.raises(DamagedBlockError) as caught:
+            list(assembled(tmp_path, [good, bad], 6, STARTS, table, size))
+        assert caught.value.path.name.startswith(f"r3-6-s0-{STARTS}.")
+    caught.value.path.unlink(missing_ok=True)
     assert list(missing_blocks(6, STARTS, stored_blocks(tmp_path), 9)) == [bad]
     store(tmp_path, bad)
     assert stored_blocks(tmp_path) == [good, bad]
-    assert read_table(tmp_path, bad, "fits").equals(rows_of(bad)[0])
+    again = pa.concat_tables(assembled(tmp_path, [good, bad], 6, STARTS, table, 3))
+    assert again.equals(rows_of(Block(0, 6, 0, STARTS))[table == "traces"])
+
+
+def test_no_flipped_bit_of_a_block_goes_unnoticed(tmp_path: Path):
+    block = Block(0, 3, 0, STARTS)
+    store(tmp_path, block)
+    for table in ("fits", "traces"):
+        (path,) = tmp_path.glob(f"*.{table}.parquet")
+        whole = path.read_bytes()
+        for place in range(0, len(whole), 7):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+            with pytest.raises(DamagedBlockError):
+                list(assembled(tmp_path, [block], 3, STARTS, table, 3))
+        path.write_bytes(whole)
+
+
+def test_prune_removes_what_killed_runs_left(workspace, capsys):
+    needed = study()
+    write_plan(needed, Path("results/notebook"))
+    folder = folder_of(Path(".cells"), needed.cells[0].content)
+    (folder / ".123.tmp.parquet").write_bytes(b"piece")
+    before = sorted(folder.glob("*.parquet"))
+    assert main(["prune", "--dry-run"]) == 0
+    assert (folder / ".123.tmp.parquet").exists()
+    assert main(["prune"]) == 0
+    assert sorted(folder.iterdir()) == [path for path in before if not path.name.startswith(".")]
 
 
 def study(*overrides: str) -> Plan:
@@ -128,7 +153,8 @@ def study(*overrides: str) -> Plan:
     return plan
 
 
-def test_the_store_is_listed_verified_and_pruned(workspace, capsys):
+def test_the_store_is_listed_verified_and_pruned(workspace, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
     needed, extra = study(), study("seed=2")
     write_plan(needed, Path("results/notebook"))
     folders = {

@@ -112,7 +112,7 @@ def _assemble(
                 path = folder / table / part_name(index, cell)
                 write_part(path, assembled(where, *read), schema, cell)
         except DamagedBlockError as error:
-            log.warning("stored block %s is damaged: computed again", error.path)
+            log.warning("stored block %s is damaged or gone: computed again", error.path)
             error.path.unlink(missing_ok=True)
             return False
         return True

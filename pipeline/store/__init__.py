@@ -1,7 +1,13 @@
-"""The content-addressed store of finished blocks of fits, and what is still missing from it."""
+"""The content-addressed store of finished blocks of fits, and what is still missing from it.
 
+A block has two files below the folder of its cell's content, `<block>.<digest>.fits.parquet` and
+`….traces.parquet`; the digest is of all bytes of the file, whose own checksums do not cover what
+describes the columns.
+"""
+
+import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -13,9 +19,7 @@ import pyarrow.parquet as pq
 
 from pipeline.files import atomic_write
 
-BLOCK_NAME = re.compile(r"r(\d+)-(\d+)-s(\d+)-(\d+)\.fits\.parquet")
-
-
+FILE_NAME = re.compile(r"r(\d+)-(\d+)-s(\d+)-(\d+)\.([0-9a-f]{16})\.(fits|traces)\.parquet")
 # Key of a block file's metadata: cell and block it was written as.
 NAME = "block"
 
@@ -57,42 +61,75 @@ def folder_of(store: Path, content: str) -> Path:
     return store / content[:2] / content
 
 
-def _path(folder: Path, block: Block, table: str) -> Path:
-    replicates, starts = f"r{block.first}-{block.stop}", f"s{block.first_start}-{block.stop_start}"
-    return folder / f"{replicates}-{starts}.{table}.parquet"
+def _stem(block: Block) -> str:
+    return f"r{block.first}-{block.stop}-s{block.first_start}-{block.stop_start}"
+
+
+def _digest(data: pa.Buffer) -> str:
+    return hashlib.blake2b(data, digest_size=8).hexdigest()
 
 
 def write_block(folder: Path, block: Block, fits: pa.Table, traces: pa.Table) -> None:
     """Store a finished block; it counts from the moment its fits are there, the last file."""
+    # What is left of one that was damaged.
+    for file in block_files(folder):
+        if file.block == block:
+            file.path.unlink()
     for table, rows in (("traces", traces), ("fits", fits)):
-        path = _path(folder, block, table)
-        named = rows.replace_schema_metadata({NAME: f"{folder.name}/{path.name}"})
+        name = f"{folder.name}/{_stem(block)}.{table}"
+        written = pa.BufferOutputStream()
+        pq.write_table(
+            rows.replace_schema_metadata({NAME: name}), written,
+            compression="lz4", use_dictionary=False,
+        )  # fmt: skip
+        data = written.getvalue()
+        path = folder / f"{_stem(block)}.{_digest(data)}.{table}.parquet"
         with atomic_write(path) as temporary:
-            pq.write_table(
-                named, temporary, compression="lz4", use_dictionary=False, write_page_checksum=True
-            )
+            temporary.write_bytes(data)
 
 
-def read_table(folder: Path, block: Block, table: str) -> pa.Table:
-    """Read the `fits` or `traces` of a stored block.
+class BlockFile(NamedTuple):
+    """A file of the store: the block and table that its name says, and the digest of its bytes."""
+
+    path: Path
+    block: Block
+    digest: str
+    table: str
+
+
+def block_files(folder: Path) -> list[BlockFile]:
+    """Return the files of blocks in a folder of the store, by name."""
+    found = []
+    for path in sorted(folder.glob("*.parquet")):
+        if match := FILE_NAME.fullmatch(path.name):
+            *numbers, digest, table = match.groups()
+            found.append(BlockFile(path, Block(*map(int, numbers)), digest, table))
+    return found
+
+
+def read_table(folder: Path, files: Sequence[BlockFile], block: Block, table: str) -> pa.Table:
+    """Read the `fits` or `traces` of a stored block, one of the files of its folder.
 
     Raises
     ------
     DamagedBlockError
-        If the file is damaged, or is another block's.
+        If the file is damaged, missing, or another block's.
     """
-    path = _path(folder, block, table)
+    of_block = {file.table: file for file in files if file.block == block}
+    counts = of_block["fits"].path if "fits" in of_block else folder / f"{_stem(block)}.fits"
+    if table not in of_block:
+        raise DamagedBlockError(counts, f"the {table} are gone")
+    path, _, digest, _ = of_block[table]
     try:
-        # ParquetFile rather than read_table: the latter takes folder names for partition keys.
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            rows = file.read(use_threads=False)
+        data = pa.py_buffer(path.read_bytes())
+        if _digest(data) != digest:
+            raise DamagedBlockError(counts, f"the {table} are not what was written")
+        rows = pq.ParquetFile(data).read(use_threads=False)
     except (OSError, ValueError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())
-        raise DamagedBlockError(_path(folder, block, "fits"), reason) from error
-    if (rows.schema.metadata or {}).get(NAME.encode()) != f"{folder.name}/{path.name}".encode():
-        raise DamagedBlockError(_path(folder, block, "fits"), "not the block that its name says")
-    if table == "fits" and rows.num_rows != block.n_fits:
-        raise DamagedBlockError(path, f"{rows.num_rows} rows, not {block.n_fits}")
+        raise DamagedBlockError(counts, " ".join(str(error).split())) from error
+    name = f"{folder.name}/{_stem(block)}.{table}"
+    if (rows.schema.metadata or {}).get(NAME.encode()) != name.encode():
+        raise DamagedBlockError(counts, f"the {table} are of another block")
     return rows.replace_schema_metadata()
 
 
@@ -101,11 +138,11 @@ def contents(store: Path) -> list[Path]:
     return sorted(path for path in store.glob("??/*") if path.is_dir())
 
 
-def damage(folder: Path, block: Block) -> str | None:
+def damage(folder: Path, files: Sequence[BlockFile], block: Block) -> str | None:
     """Read a block and return what is wrong with it, None if it is whole."""
     try:
-        read_table(folder, block, "fits")
-        read_table(folder, block, "traces")
+        read_table(folder, files, block, "fits")
+        read_table(folder, files, block, "traces")
     except DamagedBlockError as error:
         return str(error)
     return None
@@ -113,9 +150,7 @@ def damage(folder: Path, block: Block) -> str | None:
 
 def stored_blocks(folder: Path) -> list[Block]:
     """Return the blocks of a cell that are stored; who reads them sees whether they are whole."""
-    names = sorted(path.name for path in folder.glob("*.fits.parquet"))
-    found = map(BLOCK_NAME.fullmatch, names)
-    return [Block(*map(int, match.groups())) for match in found if match]
+    return [file.block for file in block_files(folder) if file.table == "fits"]
 
 
 def missing_blocks(
@@ -169,13 +204,16 @@ def assembled(
         If a block is not whole.
     """
     keys = ["replicate", "start"] + (["iteration"] if table == "traces" else [])
+    files = block_files(folder)
     for first in range(0, replicates, size):
         stop = min(first + size, replicates)
         wanted = Block(first, stop, 0, starts)
         if wanted in blocks:
-            yield read_table(folder, wanted, table)
+            yield read_table(folder, files, wanted, table)
             continue
-        parts = (read_table(folder, block, table) for block in blocks if block.overlaps(wanted))
+        parts = (
+            read_table(folder, files, block, table) for block in blocks if block.overlaps(wanted)
+        )
         rows = pa.concat_tables(parts)
         inside = pc.and_(
             pc.and_(

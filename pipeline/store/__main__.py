@@ -25,7 +25,7 @@ from pipeline.console import console, show
 from pipeline.errors import InputError
 from pipeline.locks import Locks
 from pipeline.plan import FILE, read_plan
-from pipeline.store import BLOCK_NAME, Block, contents, damage
+from pipeline.store import Block, BlockFile, block_files, contents, damage
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,7 @@ class Entry(NamedTuple):
     """What the store holds of one content: `needed` names the cells of plans that it belongs to."""
 
     folder: Path
+    files: list[BlockFile]
     blocks: list[Block]
     n_bytes: int
     needed: list[str]
@@ -53,11 +54,10 @@ def entries(store: Path, results: Sequence[Path]) -> Iterator[Entry]:
     """
     cells = _cells_of_plans(store, results)
     for folder in contents(store):
-        files = [path for path in folder.iterdir() if path.is_file()]
-        found = [BLOCK_NAME.fullmatch(path.name) for path in files]
-        blocks = sorted(Block(*map(int, match.groups())) for match in found if match)
-        n_bytes = sum(path.stat().st_size for path in files)
-        yield Entry(folder, blocks, n_bytes, cells.get(folder.name, []))
+        files = block_files(folder)
+        blocks = sorted(file.block for file in files if file.table == "fits")
+        n_bytes = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+        yield Entry(folder, files, blocks, n_bytes, cells.get(folder.name, []))
 
 
 def _cells_of_plans(store: Path, results: Sequence[Path]) -> dict[str, list[str]]:
@@ -98,7 +98,7 @@ def verify(found: Sequence[Entry], page: Console) -> int:
     for entry in found:
         for block in entry.blocks:
             n_blocks += 1
-            if (reason := damage(entry.folder, block)) is not None:
+            if (reason := damage(entry.folder, entry.files, block)) is not None:
                 n_damaged += 1
                 if n_damaged <= MOST_LINES:
                     show(page, reason, soft_wrap=True)
@@ -112,18 +112,27 @@ def prune(found: Sequence[Entry], store: Path, page: Console, dry_run: bool) -> 
     removed = n_bytes = 0
     locks = Locks(store)
     for entry in found:
-        if entry.needed:
+        pieces = list(entry.folder.glob(".*.tmp.*"))  # of runs that were killed
+        if entry.needed and not pieces:
             continue
         with locks.claim_all(entry.folder.name) as mine:
             if not mine:
                 show(page, f"{entry.folder}: in use by a run, kept")
                 continue
-            removed, n_bytes = removed + 1, n_bytes + entry.n_bytes
-            if not dry_run:
+            if entry.needed:
+                n_bytes += sum(piece.stat().st_size for piece in pieces)
+            else:
+                removed, n_bytes = removed + 1, n_bytes + entry.n_bytes
+            if dry_run:
+                continue
+            if entry.needed:
+                for piece in pieces:
+                    piece.unlink()
+            else:
                 shutil.rmtree(entry.folder)
     locks.close()
     verb = "would be removed" if dry_run else "removed"
-    show(page, f"{removed:,} contents that no plan needs, {decimal(n_bytes)}: {verb}")
+    show(page, f"{removed:,} contents that no plan needs, {decimal(n_bytes)} in all: {verb}")
 
 
 def main(arguments: Sequence[str]) -> int:
