@@ -133,11 +133,12 @@ def fits(folder: Path) -> Fit:
     floor = study(folder, "experiment=million", "replicates=101")
     whole = study(folder, "experiment=million", f"replicates={FITS}", "store_dir=whole")
     again = run(folder, "pipeline.stages.aggregate", "experiment=million")
+    small = run(folder, "pipeline.stages.aggregate", "--help")
     return Fit(
         cpu=(whole.cpu - floor.cpu) / FITS,
         stored=size(folder / "whole") / FITS,
         written=size(folder / "results/million/fits") / FITS,
-        memory=again.memory / FITS,
+        memory=(again.memory - small.memory) / FITS,
         aggregate=whole.stages["aggregate"] / FITS,
     )
 

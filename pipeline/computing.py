@@ -4,12 +4,11 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from threading import BoundedSemaphore
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,8 +28,6 @@ from pipeline.store import (
 
 log = logging.getLogger(__name__)
 
-# Threads for each worker: they wait for the disk, or for their turn at computing.
-WRITERS = 4
 FIRST_LOOK, LAST_LOOK = 0.1, 5.0  # seconds between looks at what another run is computing
 
 # The samples of a block's replicates, shape (replicates, sample_size); None: the population.
@@ -75,20 +72,9 @@ def drawn_samples(plan: Plan) -> Samples:
 
 
 def compute_block(
-    plan: Plan,
-    task: Task,
-    samples: Samples,
-    store: Path,
-    locks: Locks,
-    mapping: Mapping = map,
-    turn: AbstractContextManager[Any] | None = None,
+    plan: Plan, task: Task, samples: Samples, store: Path, locks: Locks, mapping: Mapping = map
 ) -> float | None:
     """Compute a block into the store.
-
-    Parameters
-    ----------
-    turn
-        Held while computing, not while writing.
 
     Returns
     -------
@@ -106,9 +92,8 @@ def compute_block(
             return 0.0
         if any(block.overlaps(other) for other in stored):
             return None
-        with turn or nullcontext():
-            began = time.perf_counter()
-            fits, traces = fit_block(plan, cell, samples(cell, block), block, mapping)
+        began = time.perf_counter()
+        fits, traces = fit_block(plan, cell, samples(cell, block), block, mapping)
         write_block(folder, block, fits, traces)
         return time.perf_counter() - began
 
@@ -206,17 +191,14 @@ def _threads(plan: Plan, samples: Samples, store: Path) -> Iterator[Execute]:
     """Yield what executes tasks on a pool of threads."""
     # The points of one large sample are shared out too.
     helpers = ThreadPoolExecutor(plan.workers)
-    # More threads than take turns at computing: a file that is on the disk takes milliseconds.
-    in_flight = WRITERS * plan.workers
-    pool = ThreadPoolExecutor(in_flight)
-    turn = BoundedSemaphore(plan.workers)
+    pool = ThreadPoolExecutor(plan.workers)
     locks = Locks(store)
 
     def work(task: Task) -> float | None:
-        return compute_block(plan, task, samples, store, locks, helpers.map, turn)
+        return compute_block(plan, task, samples, store, locks, helpers.map)
 
     try:
-        yield lambda tasks: _in_flight(pool, work, tasks, in_flight)
+        yield lambda tasks: _in_flight(pool, work, tasks, 2 * plan.workers)
     finally:
         # After an interruption nobody waits for the blocks in hand.
         pool.shutdown(wait=False, cancel_futures=True)

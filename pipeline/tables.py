@@ -160,10 +160,12 @@ def parse_fit_id(name: str) -> tuple[str, int, int]:
 def labelled(table: pa.Table, cell: Cell, schema: pa.Schema) -> pa.Table:
     """Give a stored table its cell's labels and the columns of `schema`, absent ones null."""
     n = table.num_rows
+    stored = dict(zip(table.column_names, table.columns, strict=True))
     columns = []
     for name, type_ in zip(schema.names, schema.types, strict=True):
-        if name in table.column_names:
-            columns.append(table[name].cast(type_))
+        if name in stored:
+            column = stored[name]
+            columns.append(column if column.type == type_ else column.cast(type_))
         elif name == "cell":
             columns.append(pa.repeat(pa.scalar(cell.id), n))
         elif name == "fit_id":
@@ -186,9 +188,10 @@ def write_part(path: Path, tables: Iterable[pa.Table], schema: pa.Schema, cell: 
     schema = schema.with_metadata({CONTENT: _content(cell)})
     with (
         atomic_write(path) as temporary,
+        pa.OSFile(str(temporary), "wb") as file,
         # Without dictionaries, as numbers hardly repeat: the file is smaller and sooner written.
         # With lz4 it is an eighth larger than with zstd, and written and read in half the time.
-        pq.ParquetWriter(temporary, schema, compression="lz4", use_dictionary=False) as writer,
+        pq.ParquetWriter(file, schema, compression="lz4", use_dictionary=False) as writer,
     ):
         waiting: list[pa.Table] = []
         rows = 0

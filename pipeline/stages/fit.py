@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.blocks import block_size
-from pipeline.computing import WRITERS, Samples, complete
+from pipeline.computing import Samples, complete
 from pipeline.errors import InputError
 from pipeline.plan import Cell, DataSet, Plan, draw_planned, read_plan, read_planned
 from pipeline.stages import record_timings, run
@@ -117,7 +117,7 @@ def _assemble(
             return False
         return True
 
-    with ThreadPoolExecutor(WRITERS * plan.workers) as pool:
+    with ThreadPoolExecutor(plan.workers) as pool:
         written = list(pool.map(write, cells))
     return [part for part, done in zip(cells, written, strict=True) if not done]
 
