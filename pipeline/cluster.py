@@ -44,6 +44,9 @@ from pipeline.planning import versions
 
 log = logging.getLogger(__name__)
 
+# Losses in a row, for each try of each task in Dask's hands, after which workers die of something
+# else than a block.
+HOPELESS = 3
 ATTEMPTS = 5  # at giving the workers their work, before any has begun
 SECONDS_TO_REPLACE = 1.0  # a worker that died
 IN_FLIGHT = 2  # tasks for each thread of a worker: one in work, one at hand
@@ -172,6 +175,7 @@ def _results(
     waiting, suspects = deque(range(len(tasks))), deque[int]()
     running: dict[str, tuple[int, Future]] = {}
     losses: Counter[int] = Counter()
+    in_a_row = 0
     alone, most, looked, told = False, IN_FLIGHT, -LOOK, False
     while waiting or running or suspects:
         if not (waiting or running):
@@ -196,11 +200,18 @@ def _results(
         index, _ = running.pop(str(future.key))
         error = future.exception()
         if error is None:
+            in_a_row = 0
             yield index, future.result()
         elif not isinstance(error, KilledWorker):
             future.result()
         else:
             losses[index] += 1 + error.allowed_failures
+            in_a_row += 1
+            if in_a_row > HOPELESS * (retries + 1) * most:
+                raise ClusterError(
+                    f"executor: {in_a_row} times in a row a block lost its worker, and none was "
+                    f"finished; the last one was {tasks[index]}; finished blocks are kept"
+                )
             if losses[index] <= retries:
                 log.info("fit: a worker was lost; again: %s", tasks[index])
                 waiting.append(index)

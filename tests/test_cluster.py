@@ -264,6 +264,19 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch, backend):
     assert "pip install 'em-convergence[scale]'" in str(told.value)
 
 
+def die(plan: Plan, task) -> float | None:
+    """Die, whatever the block."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_workers_that_always_die_are_given_up(workspace, monkeypatch):
+    monkeypatch.setattr("pipeline.computing.compute_in_worker", die)
+    monkeypatch.setattr(cluster, "HOPELESS", 0.3)
+    plan = planned(*DASK, "executor.retries=5")
+    with pytest.raises(ClusterError, match=r"\d+ times in a row .* none was finished; the last"):
+        complete(plan, drawn_samples(plan))
+
+
 class LosesWorkers:
     """A client whose workers die a number of times while they are given the plan."""
 
