@@ -1,4 +1,4 @@
-"""Benchmarks: each module measures something and writes its section of `docs/performance.md`."""
+"""Benchmarks: each module measures something and writes its section of a page in `docs/`."""
 
 import os
 

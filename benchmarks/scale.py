@@ -19,7 +19,7 @@ from benchmarks.page import PAGE, ROOT, machine, table, write_section
 from pipeline.stages import TIMINGS
 
 SCALE = PAGE.with_name("scale.md")
-STAGES = ("generate", "fit", "aggregate", "report", "track")
+STAGES = ("generate", "fit", "aggregate", "report")
 # 2 mixtures x 2 inits x 125 sizes.
 CELLS = 500
 SIZES = ",".join(str(20 + size) for size in range(CELLS // 4))
@@ -101,7 +101,7 @@ def cells(folder: Path) -> str:
     for name, overrides in runs.items():
         cost = study(folder, *GRID, f"sample_sizes=[{SIZES}]", *overrides)
         stages = " | ".join(
-            f"{1e3 * (cost.stages[s] - one.stages[s]) / (CELLS - 1):.2f}" for s in STAGES[:-1]
+            f"{1e3 * (cost.stages[s] - one.stages[s]) / (CELLS - 1):.2f}" for s in STAGES
         )
         wall, cpu = (
             f"{1e3 * (getattr(cost, what) - getattr(one, what)) / (CELLS - 1):.1f}"
@@ -109,7 +109,7 @@ def cells(folder: Path) -> str:
         )
         rows.append(f"{name} | {stages} | {wall} | {cpu}")
         print(rows[-1], flush=True)
-    header = " | ".join([f"{CELLS} cells", *STAGES[:-1], "whole command", "its CPU time"])
+    header = " | ".join([f"{CELLS} cells", *STAGES, "whole command", "its CPU time"])
     return (
         f"Milliseconds per cell ({machine()}); what a command with one cell takes, {one.wall:.1f} "
         f"s, is taken off.\n\n{table(header, rows)}"
