@@ -29,7 +29,7 @@ from pipeline.core.random import key_from_hex
 from pipeline.core.refinement import Task, fit_compressed, fit_population, log_likelihoods
 from pipeline.core.starts import draw_population_starts, draw_starts
 from pipeline.plan import Cell, Plan
-from pipeline.store import Block
+from pipeline.store import Block, Rows
 from pipeline.tables import OUTCOMES, measure_columns, parameter_columns
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ def cell_model(plan: Plan, cell: Cell) -> Model:
 
 def fit_block(
     plan: Plan, cell: Cell, points: np.ndarray | None, block: Block, mapping: Mapping = map
-) -> tuple[pa.Table, pa.Table]:
+) -> Rows:
     """Fit a block.
 
     Parameters
@@ -84,7 +84,7 @@ def fit_block(
 
     Returns
     -------
-    fits, traces : tables
+    Rows
         As they are stored: without labels, components in their final order.
     """
     replicates = np.arange(block.first, block.stop)
@@ -108,7 +108,7 @@ def fit_block(
                 )
                 for i, r in enumerate(replicates.tolist())
             ]
-            return tuple(pa.concat_tables(tables) for tables in zip(*parts, strict=True))
+            return Rows(*(pa.concat_tables(tables) for tables in zip(*parts, strict=True)))
         log.exception("cell %s, replicate %d: outcome 'error'", cell.id, block.first)
         fits, relabelled = _failed(len(starts), cell.n_components), pa.nulls(len(starts))
     at_truth = np.full(len(replicates), np.nan)
@@ -259,7 +259,7 @@ def block_tables(
     starts: np.ndarray,
     log_likelihood_truth: np.ndarray,
     rule: str,
-) -> tuple[pa.Table, pa.Table]:
+) -> Rows:
     """Turn a block of fits into the tables that are stored, without the cell's labels.
 
     Parameters
@@ -318,4 +318,4 @@ def block_tables(
         "parameter_change": _reals(trace.parameter_change),
         **_parameters(trace.parameters),
     }
-    return pa.table(fit_columns), pa.table(trace_columns)
+    return Rows(pa.table(fit_columns), pa.table(trace_columns))

@@ -51,7 +51,7 @@ class Task(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """The blocks of every content that a plan has, and what was computed for it, in seconds."""
+    """The blocks of every content that a plan has, and the seconds of fitting each new one."""
 
     blocks: dict[str, list[Block]]
     timings: list[tuple[str, float]]
@@ -79,8 +79,8 @@ def compute_block(
     Returns
     -------
     float or None
-        Seconds; None if another process is computing some of these replicates, or has since they
-        were found missing.
+        Seconds of fitting, without those of storing; None if another process is computing some of
+        these replicates, or has since they were found missing.
     """
     cell, block = task
     with locks.claim(cell.content, block.first, block.stop) as mine:
@@ -93,9 +93,10 @@ def compute_block(
         if any(block.overlaps(other) for other in stored):
             return None
         began = time.perf_counter()
-        fits, traces = fit_block(plan, cell, samples(cell, block), block, mapping)
-        write_block(folder, block, fits, traces)
-        return time.perf_counter() - began
+        rows = fit_block(plan, cell, samples(cell, block), block, mapping)
+        seconds = time.perf_counter() - began
+        write_block(folder, block, rows)
+        return seconds
 
 
 # POSIX locks belong to a process, and end when any of its descriptors of the file is closed.

@@ -1,7 +1,8 @@
 """The column contracts of fits and traces, and their Parquet data sets."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -179,13 +180,15 @@ def labelled(table: pa.Table, cell: Cell, schema: pa.Schema) -> pa.Table:
     return pa.table(columns, schema=schema)
 
 
-def write_part(path: Path, tables: Iterable[pa.Table], schema: pa.Schema, cell: Cell) -> None:
-    """Label a cell's stored tables and write them as one Parquet file, whole or not at all.
+@contextmanager
+def part_writer(path: Path, schema: pa.Schema, cell: Cell) -> Iterator[Callable[[pa.Table], None]]:
+    """Yield what labels and adds stored rows to a cell's Parquet file, written whole or not at all.
 
     Row groups have `ROW_GROUP` rows and no chunks of their own: the bytes do not tell in which
     pieces the rows came. The file's metadata holds the cell's content.
     """
     schema = schema.with_metadata({CONTENT: _content(cell)})
+    waiting: list[pa.Table] = []
     with (
         atomic_write(path) as temporary,
         pa.OSFile(str(temporary), "wb") as file,
@@ -193,18 +196,19 @@ def write_part(path: Path, tables: Iterable[pa.Table], schema: pa.Schema, cell: 
         # With lz4 it is an eighth larger than with zstd, and written and read in half the time.
         pq.ParquetWriter(file, schema, compression="lz4", use_dictionary=False) as writer,
     ):
-        waiting: list[pa.Table] = []
-        rows = 0
-        for table in tables:
-            waiting.append(table)
-            rows += table.num_rows
-            while rows >= ROW_GROUP:
+
+        def group(rows: pa.Table) -> None:
+            writer.write_table(labelled(rows, cell, schema), ROW_GROUP)
+
+        def add(rows: pa.Table) -> None:
+            waiting.append(rows)
+            while sum(table.num_rows for table in waiting) >= ROW_GROUP:
                 together = pa.concat_tables(waiting).combine_chunks()
-                writer.write_table(labelled(together.slice(0, ROW_GROUP), cell, schema), ROW_GROUP)
-                waiting = [together.slice(ROW_GROUP)]
-                rows -= ROW_GROUP
-        rest = pa.concat_tables(waiting).combine_chunks() if rows else schema.empty_table()
-        writer.write_table(labelled(rest, cell, schema), ROW_GROUP)
+                group(together.slice(0, ROW_GROUP))
+                waiting[:] = [together.slice(ROW_GROUP)]
+
+        yield add
+        group(pa.concat_tables(waiting).combine_chunks() if waiting else schema.empty_table())
 
 
 def _content(cell: Cell) -> str:

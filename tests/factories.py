@@ -15,7 +15,7 @@ from pipeline.plan import Cell, Plan, write_plan
 from pipeline.planning import make_plan
 from pipeline.stages.aggregate import aggregate
 from pipeline.statistics.cells import convergence
-from pipeline.tables import FITS, TRACES, part_name, write_part
+from pipeline.tables import FITS, TRACES, part_name, part_writer
 
 Theta = tuple[np.ndarray, np.ndarray, np.ndarray]  # weights, means, scales, each (n_components,)
 
@@ -70,7 +70,8 @@ def write_tables(plan: Plan, fits: pd.DataFrame, traces: pd.DataFrame, folder: P
         for index, cell in enumerate(plan.cells):
             rows = pa.Table.from_pandas(table[table["cell"] == cell.id], preserve_index=False)
             rows = rows.replace_schema_metadata()
-            write_part(folder / name / part_name(index, cell), [rows], rows.schema, cell)
+            with part_writer(folder / name / part_name(index, cell), rows.schema, cell) as add:
+                add(rows)
 
 
 def _sample(plan: Plan, data: Any) -> np.ndarray:

@@ -46,7 +46,7 @@ def planned(*overrides: str) -> Plan:
 
 
 def contents(store: Path) -> dict[str, bytes]:
-    paths = store.rglob("*.parquet")
+    paths = store.rglob("*.arrow")
     return {path.relative_to(store).as_posix(): path.read_bytes() for path in paths}
 
 
@@ -57,7 +57,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     plan = planned(f"store_dir={store}")
     complete(plan, drawn_samples(plan))
     made = contents(store)
-    assert len(made) > 20
+    assert len(made) > 10
     return made
 
 
@@ -88,7 +88,7 @@ def test_processes_of_dask_make_the_same_bytes_and_end_with_the_run(workspace, w
     monkeypatch.setattr(cluster, "_results", watched)
     stored = complete(plan, drawn_samples(plan))
     assert contents(Path(".cells")) == whole
-    assert len(stored.timings) == len(whole) / 2 and all(s > 0 for _, s in stored.timings)
+    assert len(stored.timings) == len(whole) and all(s > 0 for _, s in stored.timings)
     assert len(started) == 3 and listening == {"127.0.0.1"}
     assert not descendants()
 
@@ -131,7 +131,7 @@ def test_a_block_that_kills_its_workers_is_named_and_takes_no_other_with_it(
     )
     made = contents(Path(".cells"))
     missing = {name for name in whole if name not in made}
-    assert len(missing) == 2 and all("r32-64" in name for name in missing)
+    assert [name.split("/")[-1].split("-s")[0] for name in missing] == ["r32-64"]
     assert made == {name: whole[name] for name in made}
     assert not descendants()
 
@@ -156,7 +156,7 @@ def test_an_interruption_ends_at_once_with_all_processes(workspace, to_all, earl
         line, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     processes = []
-    while len(processes) < 3 or not (early or list(Path(".cells").rglob("*.fits.parquet"))):
+    while len(processes) < 3 or not (early or list(Path(".cells").rglob("*.arrow"))):
         assert run.poll() is None
         time.sleep(0.05)
         processes = psutil.Process(run.pid).children(recursive=True)

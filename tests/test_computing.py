@@ -66,8 +66,10 @@ def test_overlapping_replicates_exclude_each_other_until_their_process_ends(tmp_
 
 
 def contents(store: Path) -> dict[str, bytes]:
-    paths = [path for path in store.rglob("*.parquet")]
-    return {path.relative_to(store).as_posix(): path.read_bytes() for path in paths}
+    paths = store.rglob("*.arrow")
+    blocks = {path.relative_to(store).as_posix(): path.read_bytes() for path in paths}
+    assert blocks
+    return blocks
 
 
 def test_shards_together_make_the_store_of_an_ordinary_run(workspace):

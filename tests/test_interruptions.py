@@ -97,7 +97,7 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(end, tmp_path, undis
     assert "cells:" in told
     assert of_results(contents(folder)) == of_results(whole)
     # Blocks that were finished are not made again, so the store is that of one run.
-    stored = {name for name in contents(folder) if name.endswith(".parquet")}
+    stored = {name for name in contents(folder) if name.endswith(".arrow")}
     assert {name for name in whole if name.startswith(".cells/")} - {".cells/lock"} <= stored
 
 
@@ -166,7 +166,7 @@ def test_damaged_blocks_are_told_and_made_again(tmp_path, undisturbed):
     whole, _ = undisturbed
     folder = tmp_path / "study"
     finish(folder)
-    first, second, *_ = sorted((folder / ".cells").rglob("*.fits.parquet"))
+    first, second, *_ = sorted((folder / ".cells").rglob("*.arrow"))
     first.write_bytes(first.read_bytes()[: first.stat().st_size // 2])
     damaged = bytearray(second.read_bytes())
     damaged[len(damaged) // 3] ^= 1

@@ -202,11 +202,11 @@ def test_same_bytes_whatever_the_threads_blocks_and_interruptions(workspace, mon
 
     monkeypatch.setattr(blocks, "MOST_VALUES", 30 * 4)
     assert prints(numbers("store_dir=.small", to="small")) == plain
-    assert len(list(Path(".small").rglob("*.fits.parquet"))) > 10
+    assert len(list(Path(".small").rglob("*.arrow"))) > 10
     monkeypatch.undo()
     monkeypatch.chdir(workspace)
 
-    for kept, path in enumerate(sorted(Path(".cells").rglob("*.fits.parquet"))):
+    for kept, path in enumerate(sorted(Path(".cells").rglob("*.arrow"))):
         if kept:
             path.unlink()
     assert prints(numbers(to="resumed")) == plain
@@ -243,7 +243,7 @@ def test_growing_a_study_changes_no_number_and_computes_only_the_difference(work
     keys = ["cell", "replicate", "start", "iteration"]
     merged = traces.merge(read_traces(folder), on=keys, how="left", validate="one_to_one")
     assert (merged["log_likelihood_x"] == merged["log_likelihood_y"]).all()
-    stored = {path.name for path in Path(".cells").rglob("*.fits.parquet")}
+    stored = {path.name for path in Path(".cells").rglob("*.arrow")}
     # The old block is there still; the new ones are the added replicates and starts alone.
     assert {"r0-21-s0-1", "r21-25-s0-1", "r0-25-s1-2"} <= {name.split(".")[0] for name in stored}
     # Grown or made at once: the same bytes.

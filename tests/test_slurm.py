@@ -166,7 +166,7 @@ def test_an_interruption_cancels_the_jobs(slurm, workspace):
     settings = ["executor=slurm", "executor.interface=lo", "executor.memory=400MB"]
     line = [sys.executable, "-m", "pipeline", *STUDY, *settings, *LONG]
     run = subprocess.Popen(line, env=slurm.environment, stderr=subprocess.PIPE, text=True)
-    until(lambda: bool(list(Path(".cells").rglob("*.fits.parquet"))), "no block is finished")
+    until(lambda: bool(list(Path(".cells").rglob("*.arrow"))), "no block is finished")
     began = time.monotonic()
     run.send_signal(signal.SIGINT)
     said = run.communicate()[1]

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.command import exit_status
 from pipeline.errors import InputError, TrackingError
-from pipeline.stages import folders, params, timed
+from pipeline.stages import folders, params, record_timings, timed
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -109,6 +109,10 @@ def test_timings_replace_those_of_the_same_stage(workspace):
     assert list(table.columns) == ["stage", "what", "cell", "seconds"]
     assert list(table["stage"]) == ["fit", "report"]
     assert (table["seconds"] >= 0.001).all()
+    record_timings(workspace, "fit", "block", [("a", 1.0), ("b", 2.0)])
+    assert list(pd.read_parquet("timings.parquet")["what"]) == ["fit", "report", "block", "block"]
+    record_timings(workspace, "fit", "block", [])
+    pd.testing.assert_frame_equal(pd.read_parquet("timings.parquet"), table)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -120,7 +124,7 @@ def test_an_interrupted_run_goes_on_where_it_was(command, workspace, number):
         line, cwd=workspace, env={"PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 120
-    while not list(workspace.glob(".cells/**/*.fits.parquet")) and time.monotonic() < deadline:
+    while not list(workspace.glob(".cells/**/*.arrow")) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(number)
     began = time.monotonic()
@@ -129,7 +133,7 @@ def test_an_interrupted_run_goes_on_where_it_was(command, workspace, number):
     assert process.returncode == 130
     assert error.splitlines()[-1].startswith("interrupted: ")
     assert "Traceback" not in error
-    kept = len(list(workspace.glob(".cells/**/*.fits.parquet")))
+    kept = len(list(workspace.glob(".cells/**/*.arrow")))
     assert kept > 0
     assert not (workspace / "results/convergence/fits").exists()
     done = command("pipeline", *study)
@@ -138,7 +142,7 @@ def test_an_interrupted_run_goes_on_where_it_was(command, workspace, number):
     assert len(total) == 2 * 1000
     timings = pd.read_parquet(workspace / "results/convergence/timings.parquet")
     again = (timings["what"] == "block").sum()
-    assert again + kept == len(list(workspace.glob(".cells/**/*.fits.parquet")))
+    assert again + kept == len(list(workspace.glob(".cells/**/*.arrow")))
 
 
 def test_nobody_reading_the_output_is_no_error():

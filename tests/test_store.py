@@ -19,6 +19,7 @@ from pipeline.stages.generate import generate
 from pipeline.store import (
     Block,
     DamagedBlockError,
+    Rows,
     assembled,
     folder_of,
     missing_blocks,
@@ -51,7 +52,7 @@ def test_missing_blocks_complete_a_cell_exactly_once(replicates, starts, stored,
     assert (times[:replicates, :starts] == 1).all()
 
 
-def rows_of(block: Block) -> tuple[pa.Table, pa.Table]:
+def rows_of(block: Block) -> Rows:
     pairs = [
         (replicate, start)
         for replicate in range(block.first, block.stop)
@@ -61,12 +62,16 @@ def rows_of(block: Block) -> tuple[pa.Table, pa.Table]:
     fits = pa.table({"replicate": replicates, "start": starts, "value": replicates * 10 + starts})
     twice = {"replicate": replicates.repeat(2), "start": starts.repeat(2)}
     traces = pa.table({**twice, "iteration": np.tile([0, 1], len(pairs))})
-    return fits, traces
+    return Rows(fits, traces)
 
 
 def store(folder: Path, *blocks: Block) -> None:
     for block in blocks:
-        write_block(folder, block, *rows_of(block))
+        write_block(folder, block, rows_of(block))
+
+
+def all_rows(*read) -> Rows:
+    return Rows(*map(pa.concat_tables, zip(*assembled(*read), strict=True)))
 
 
 def test_rows_come_in_order_whatever_the_blocks(tmp_path: Path):
@@ -79,70 +84,64 @@ def test_rows_come_in_order_whatever_the_blocks(tmp_path: Path):
         folder = tmp_path / "key=value" / name
         store(folder, *blocks)
         assert sorted(stored_blocks(folder)) == sorted(blocks)
-        for table, expected in zip(("fits", "traces"), rows_of(Block(0, 10, 0, 2)), strict=True):
-            for size in (3, 10):
-                parts = assembled(folder, stored_blocks(folder), 10, STARTS, table, size)
-                assert pa.concat_tables(parts).equals(expected)
+        for size in (3, 10):
+            found = all_rows(folder, stored_blocks(folder), 10, STARTS, size)
+            assert found == rows_of(Block(0, 10, 0, STARTS))
 
 
-@pytest.mark.parametrize("table", ["fits", "traces"])
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "gone", "another's"])
-def test_a_damaged_block_is_told_to_its_reader(tmp_path: Path, table: str, damage: str):
+@pytest.mark.parametrize("damage", ["truncated", "empty", "gone", "another's"])
+def test_a_damaged_block_is_told_to_its_reader(tmp_path: Path, damage: str):
     good, bad = Block(0, 3, 0, STARTS), Block(3, 6, 0, STARTS)
     store(tmp_path, good, bad)
-    (path,) = tmp_path.glob(f"r3-6-*.{table}.parquet")
-    content = bytearray(path.read_bytes())
+    (path,) = tmp_path.glob("r3-6-*.arrow")
+    content = path.read_bytes()
     if damage == "gone":
         path.unlink()
     elif damage == "another's":
-        (other,) = tmp_path.glob(f"r0-3-*.{table}.parquet")
-        digest = other.name.split(".")[1]
+        (other,) = tmp_path.glob("r0-3-*.arrow")
         path.unlink()
-        path = path.with_name(f"r3-6-s0-{STARTS}.{digest}.{table}.parquet")
+        path = path.with_name(f"r3-6-s0-{STARTS}.{other.name.split('.')[1]}.arrow")
         path.write_bytes(other.read_bytes())
-    elif damage == "truncated":
-        path.write_bytes(content[: len(content) // 2])
     else:
-        # A letter of a column's name, which the checksums of Parquet's pages do not cover.
-        content[content.rindex(b"start")] ^= 1
-        path.write_bytes(content)
-    counts = not (damage == "gone" and table == "fits")
-    assert stored_blocks(tmp_path) == ([good, bad] if counts else [good])
+        path.write_bytes(content[: len(content) // 2 if damage == "truncated" else 0])
+    assert stored_blocks(tmp_path) == ([good] if damage == "gone" else [good, bad])
     for size in (3, 6):
         with pytest.raises(DamagedBlockError) as caught:
-            list(assembled(tmp_path, [good, bad], 6, STARTS, table, size))
-        assert caught.value.path.name.startswith(f"r3-6-s0-{STARTS}.")
+            all_rows(tmp_path, [good, bad], 6, STARTS, size)
+        assert caught.value.path.name.startswith(f"r3-6-s0-{STARTS}")
     caught.value.path.unlink(missing_ok=True)
     assert list(missing_blocks(6, STARTS, stored_blocks(tmp_path), 9)) == [bad]
     store(tmp_path, bad)
     assert stored_blocks(tmp_path) == [good, bad]
-    again = pa.concat_tables(assembled(tmp_path, [good, bad], 6, STARTS, table, 3))
-    assert again.equals(rows_of(Block(0, 6, 0, STARTS))[table == "traces"])
+    again = all_rows(tmp_path, [good, bad], 6, STARTS, 3)
+    assert again == rows_of(Block(0, 6, 0, STARTS))
 
 
 def test_no_flipped_bit_of_a_block_goes_unnoticed(tmp_path: Path):
     block = Block(0, 3, 0, STARTS)
     store(tmp_path, block)
-    for table in ("fits", "traces"):
-        (path,) = tmp_path.glob(f"*.{table}.parquet")
-        whole = path.read_bytes()
-        for place in range(0, len(whole), 7):
-            path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
-            with pytest.raises(DamagedBlockError):
-                list(assembled(tmp_path, [block], 3, STARTS, table, 3))
-        path.write_bytes(whole)
+    (path,) = tmp_path.glob("*.arrow")
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 7):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        with pytest.raises(DamagedBlockError):
+            all_rows(tmp_path, [block], 3, STARTS, 3)
+    path.write_bytes(whole)
+    assert all_rows(tmp_path, [block], 3, STARTS, 3) == rows_of(block)
 
 
-def test_prune_removes_what_killed_runs_left(workspace, capsys):
+def test_prune_removes_what_killed_runs_and_other_versions_left(workspace, capsys):
     needed = study()
     write_plan(needed, Path("results/notebook"))
     folder = folder_of(Path(".cells"), needed.cells[0].content)
-    (folder / ".123.tmp.parquet").write_bytes(b"piece")
-    before = sorted(folder.glob("*.parquet"))
+    before = sorted(folder.iterdir())
+    left = [folder / ".123.tmp.arrow", folder / "r0-4-s0-1.of_another_version"]
+    for path in left:
+        path.write_bytes(b"piece")
     assert main(["prune", "--dry-run"]) == 0
-    assert (folder / ".123.tmp.parquet").exists()
+    assert all(path.exists() for path in left)
     assert main(["prune"]) == 0
-    assert sorted(folder.iterdir()) == [path for path in before if not path.name.startswith(".")]
+    assert sorted(folder.iterdir()) == before
 
 
 def study(*overrides: str) -> Plan:
@@ -169,7 +168,7 @@ def test_the_store_is_listed_verified_and_pruned(workspace, capsys, monkeypatch)
     assert "2 contents" in listed
     assert main(["verify"]) == 0
     assert "2 blocks read, 0 damaged" in capsys.readouterr().out
-    (block,) = folders["needed"].glob("*.fits.parquet")
+    (block,) = folders["needed"].glob("*.arrow")
     block.write_bytes(block.read_bytes()[:-100])
     assert main(["verify"]) == 1
     told = capsys.readouterr().out

@@ -17,8 +17,8 @@ from pipeline.tables import (
     labelled,
     parse_fit_id,
     part_name,
+    part_writer,
     read_fits,
-    write_part,
 )
 
 PLAN, _ = make_plan(compose(["experiment=notebook", "model=[free]"]))
@@ -28,14 +28,20 @@ VALUES = np.random.default_rng(2).normal(size=ROWS)
 TABLE = pa.table({"a": VALUES, "b": pa.array([f"row {i}" for i in range(ROWS)])})
 
 
+def write_part(path, tables, schema=TABLE.schema):
+    with part_writer(path, schema, CELL) as add:
+        for table in tables:
+            add(table)
+
+
 def pieces(size):
     return (TABLE.slice(first, size) for first in range(0, ROWS, size))
 
 
 @pytest.mark.parametrize("size", [777, 50_000, ROW_GROUP, ROW_GROUP + 1])
 def test_the_bytes_do_not_tell_in_which_pieces_the_rows_came(tmp_path, size):
-    write_part(tmp_path / "whole.parquet", [TABLE], TABLE.schema, CELL)
-    write_part(tmp_path / "pieces.parquet", pieces(size), TABLE.schema, CELL)
+    write_part(tmp_path / "whole.parquet", [TABLE])
+    write_part(tmp_path / "pieces.parquet", pieces(size))
     assert (tmp_path / "pieces.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
     written = pq.ParquetFile(tmp_path / "pieces.parquet")
     groups = [written.metadata.row_group(i).num_rows for i in range(2)]
@@ -45,7 +51,7 @@ def test_the_bytes_do_not_tell_in_which_pieces_the_rows_came(tmp_path, size):
 
 def test_a_cell_without_rows_is_a_part_with_its_schema(tmp_path):
     schema = fits_schema(2)
-    write_part(tmp_path / "none.parquet", [], schema, CELL)
+    write_part(tmp_path / "none.parquet", [], schema)
     assert pq.read_table(tmp_path / "none.parquet").schema.remove_metadata() == schema
 
 
@@ -69,7 +75,7 @@ def test_parts_are_refused_that_are_missing_or_of_other_content(tmp_path):
         read_fits(tmp_path)
     with pytest.raises(InputError, match="run the stage fit first"):
         check_parts(tmp_path, PLAN, [FITS])
-    write_part(tmp_path / FITS / part_name(0, CELL), [TABLE], TABLE.schema, CELL)
+    write_part(tmp_path / FITS / part_name(0, CELL), [TABLE])
     check_parts(tmp_path, PLAN, [FITS])
     other, _ = make_plan(compose(["experiment=notebook", "model=[free]", "replicates=2"]))
     with pytest.raises(InputError, match="made for another plan"):

@@ -128,7 +128,7 @@ def timed(stage: str, folder: Path) -> Iterator[None]:
     """Record the wall time of a stage in the folder's `timings.parquet`, replacing its last."""
     began = time.perf_counter()
     yield
-    record_timings(folder, stage, [(stage, "", time.perf_counter() - began)])
+    record_timings(folder, stage, stage, [("", time.perf_counter() - began)])
 
 
 def _readable(path: Path) -> pd.DataFrame | None:
@@ -139,14 +139,15 @@ def _readable(path: Path) -> pd.DataFrame | None:
         return None
 
 
-def record_timings(folder: Path, stage: str, rows: list[tuple[str, str, float]]) -> None:
-    """Replace the rows (what, cell, seconds) of one stage in `timings.parquet`."""
+def record_timings(folder: Path, stage: str, what: str, rows: Sequence[tuple[str, float]]) -> None:
+    """Replace what `timings.parquet` says of one thing in a stage by rows (cell, seconds)."""
     path = folder / TIMINGS
-    new = pd.DataFrame(rows, columns=["what", "cell", "seconds"])
+    new = pd.DataFrame(rows, columns=["cell", "seconds"])
+    new.insert(0, "what", what)
     new.insert(0, "stage", stage)
     old = _readable(path)
     if old is not None:
-        kept = old[(old["stage"] != stage) | ~old["what"].isin(new["what"])]
-        new = pd.concat([kept, new], ignore_index=True)
+        kept = old[(old["stage"] != stage) | (old["what"] != what)]
+        new = pd.concat([kept, new], ignore_index=True) if len(new) else kept
     with atomic_write(path) as temporary:
         new.to_parquet(temporary, index=False)

@@ -19,9 +19,9 @@ from pipeline.tables import (
     TRACES,
     fits_schema,
     part_name,
+    part_writer,
     remove_other_parts,
     traces_schema,
-    write_part,
 )
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def fit(folder: Path) -> None:
         # A block is read once, to be assembled; one that is damaged is computed again.
         cells = _assemble(plan, folder, cells, stored.blocks)
     remove_other_parts(folder, plan)
-    record_timings(folder, "fit", [("block", cell, seconds) for cell, seconds in timings])
+    record_timings(folder, "fit", "block", timings)
 
 
 def belongs(samples: np.ndarray, data: DataSet, plan: Plan) -> bool:
@@ -98,19 +98,23 @@ def _assemble(
     """
     store = Path(plan.config["store_dir"])
     n_components = plan.n_components
-    schemas = {
-        FITS: fits_schema(n_components, plan.has_population, plan.config["measures"]),
-        TRACES: traces_schema(n_components),
-    }
+    fits = fits_schema(n_components, plan.has_population, plan.config["measures"])
+    traces = traces_schema(n_components)
 
     def write(part: tuple[int, Cell]) -> bool:
         index, cell = part
-        where, size = folder_of(store, cell.content), block_size(plan, cell)
+        name, size = part_name(index, cell), block_size(plan, cell)
+        rows = assembled(
+            folder_of(store, cell.content), blocks[cell.content], cell.replicates, cell.starts, size
+        )
         try:
-            for table, schema in schemas.items():
-                read = blocks[cell.content], cell.replicates, cell.starts, table, size
-                path = folder / table / part_name(index, cell)
-                write_part(path, assembled(where, *read), schema, cell)
+            with (
+                part_writer(folder / FITS / name, fits, cell) as add_fits,
+                part_writer(folder / TRACES / name, traces, cell) as add_traces,
+            ):
+                for of_fits, of_traces in rows:
+                    add_fits(of_fits)
+                    add_traces(of_traces)
         except DamagedBlockError as error:
             log.warning("stored block %s is damaged or gone: computed again", error.path)
             error.path.unlink(missing_ok=True)

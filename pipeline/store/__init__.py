@@ -1,13 +1,13 @@
 """The content-addressed store of finished blocks of fits, and what is still missing from it.
 
-A block has two files below the folder of its cell's content, `<block>.<digest>.fits.parquet` and
-`….traces.parquet`; the digest is of all bytes of the file, whose own checksums do not cover what
-describes the columns.
+A block is a file below the folder of its cell's content, `<block>.<digest>.arrow`: two Arrow
+streams, its fits and its traces. The digest is of all bytes of the file, which have no checksum of
+their own.
 """
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -15,13 +15,16 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
+from pyarrow import ipc
 
 from pipeline.files import atomic_write
 
-FILE_NAME = re.compile(r"r(\d+)-(\d+)-s(\d+)-(\d+)\.([0-9a-f]{16})\.(fits|traces)\.parquet")
-# Key of a block file's metadata: cell and block it was written as.
+FILE_NAME = re.compile(r"r(\d+)-(\d+)-s(\d+)-(\d+)\.([0-9a-f]{16})\.arrow")
+# Key of a stream's metadata: cell, block and table that it was written as.
 NAME = "block"
+# Of rows of fits and of traces; fits have no iteration.
+KEYS = ("replicate", "start", "iteration")
+READ = ipc.IpcReadOptions(use_threads=False)
 
 
 class Block(NamedTuple):
@@ -45,8 +48,15 @@ class Block(NamedTuple):
         )  # fmt: skip
 
 
+class Rows(NamedTuple):
+    """The rows of some fits, and of their traces, in the order of replicates and starts."""
+
+    fits: pa.Table
+    traces: pa.Table
+
+
 class DamagedBlockError(Exception):
-    """A stored block cannot be read, or is not what its name says: `path` is the file that counts.
+    """A stored block, the file `path`, cannot be read or is not what its name says.
 
     It never leaves the pipeline: such a block is computed again.
     """
@@ -69,68 +79,62 @@ def _digest(data: pa.Buffer) -> str:
     return hashlib.blake2b(data, digest_size=8).hexdigest()
 
 
-def write_block(folder: Path, block: Block, fits: pa.Table, traces: pa.Table) -> None:
-    """Store a finished block; it counts from the moment its fits are there, the last file."""
-    # What is left of one that was damaged.
-    for file in block_files(folder):
-        if file.block == block:
-            file.path.unlink()
-    for table, rows in (("traces", traces), ("fits", fits)):
-        name = f"{folder.name}/{_stem(block)}.{table}"
-        written = pa.BufferOutputStream()
-        pq.write_table(
-            rows.replace_schema_metadata({NAME: name}), written,
-            compression="lz4", use_dictionary=False,
-        )  # fmt: skip
-        data = written.getvalue()
-        path = folder / f"{_stem(block)}.{_digest(data)}.{table}.parquet"
-        with atomic_write(path) as temporary:
-            temporary.write_bytes(data)
+def write_block(folder: Path, block: Block, rows: Rows) -> None:
+    """Store a finished block, whole or not at all."""
+    written = pa.BufferOutputStream()
+    options = ipc.IpcWriteOptions(compression="lz4", use_threads=False)
+    for name, table in zip(_names(folder, block), rows, strict=True):
+        named = table.replace_schema_metadata({NAME: name})
+        with ipc.new_stream(written, named.schema, options=options) as stream:
+            stream.write_table(named)
+    data = written.getvalue()
+    with atomic_write(folder / f"{_stem(block)}.{_digest(data)}.arrow") as temporary:
+        temporary.write_bytes(data)
+
+
+def _names(folder: Path, block: Block) -> list[str]:
+    return [f"{folder.name}/{_stem(block)}.{table}" for table in Rows._fields]
 
 
 class BlockFile(NamedTuple):
-    """A file of the store: the block and table that its name says, and the digest of its bytes."""
+    """A file of the store: the block that its name says, and the digest of its bytes."""
 
     path: Path
     block: Block
     digest: str
-    table: str
 
 
 def block_files(folder: Path) -> list[BlockFile]:
     """Return the files of blocks in a folder of the store, by name."""
     found = []
-    for path in sorted(folder.glob("*.parquet")):
+    for path in sorted(folder.glob("*.arrow")):
         if match := FILE_NAME.fullmatch(path.name):
-            *numbers, digest, table = match.groups()
-            found.append(BlockFile(path, Block(*map(int, numbers)), digest, table))
+            *numbers, digest = match.groups()
+            found.append(BlockFile(path, Block(*map(int, numbers)), digest))
     return found
 
 
-def read_table(folder: Path, files: Sequence[BlockFile], block: Block, table: str) -> pa.Table:
-    """Read the `fits` or `traces` of a stored block, one of the files of its folder.
+def read_block(file: BlockFile) -> Rows:
+    """Read a stored block.
 
     Raises
     ------
     DamagedBlockError
         If the file is damaged, missing, or another block's.
     """
-    of_block = {file.table: file for file in files if file.block == block}
-    counts = of_block["fits"].path if "fits" in of_block else folder / f"{_stem(block)}.fits"
-    if table not in of_block:
-        raise DamagedBlockError(counts, f"the {table} are gone")
-    path, _, digest, _ = of_block[table]
+    path, block, digest = file
     try:
         data = pa.py_buffer(path.read_bytes())
         if _digest(data) != digest:
-            raise DamagedBlockError(counts, f"the {table} are not what was written")
-        rows = pq.ParquetFile(data).read(use_threads=False)
+            raise DamagedBlockError(path, "these are not the bytes that were written")
+        streams = pa.BufferReader(data)
+        rows = [ipc.open_stream(streams, options=READ).read_all() for _ in Rows._fields]
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise DamagedBlockError(counts, " ".join(str(error).split())) from error
-    name = f"{folder.name}/{_stem(block)}.{table}"
-    if (rows.schema.metadata or {}).get(NAME.encode()) != name.encode():
-        raise DamagedBlockError(counts, f"the {table} are of another block")
-    return rows.replace_schema_metadata()
+        raise DamagedBlockError(path, " ".join(str(error).split())) from error
+    for name, table in zip(_names(path.parent, block), rows, strict=True):
+        if (table.schema.metadata or {}).get(NAME.encode()) != name.encode():
+            raise DamagedBlockError(path, "it was written as another block")
+    return Rows(*(table.replace_schema_metadata() for table in rows))
 
 
 def contents(store: Path) -> list[Path]:
@@ -138,19 +142,9 @@ def contents(store: Path) -> list[Path]:
     return sorted(path for path in store.glob("??/*") if path.is_dir())
 
 
-def damage(folder: Path, files: Sequence[BlockFile], block: Block) -> str | None:
-    """Read a block and return what is wrong with it, None if it is whole."""
-    try:
-        read_table(folder, files, block, "fits")
-        read_table(folder, files, block, "traces")
-    except DamagedBlockError as error:
-        return str(error)
-    return None
-
-
 def stored_blocks(folder: Path) -> list[Block]:
     """Return the blocks of a cell that are stored; who reads them sees whether they are whole."""
-    return [file.block for file in block_files(folder) if file.table == "fits"]
+    return [file.block for file in block_files(folder)]
 
 
 def missing_blocks(
@@ -194,36 +188,42 @@ def _runs(rows: np.ndarray) -> Iterator[tuple[int, int]]:
 
 
 def assembled(
-    folder: Path, blocks: list[Block], replicates: int, starts: int, table: str, size: int
-) -> Iterator[pa.Table]:
+    folder: Path, blocks: Iterable[Block], replicates: int, starts: int, size: int
+) -> Iterator[Rows]:
     """Yield the rows of a cell in order, `size` replicates at a time, whatever its blocks.
 
     Raises
     ------
     DamagedBlockError
-        If a block is not whole.
+        If a block is damaged or not there.
     """
-    keys = ["replicate", "start"] + (["iteration"] if table == "traces" else [])
-    files = block_files(folder)
+    files = {file.block: file for file in block_files(folder)}
+    # One that is gone since is told by its reader.
+    files = {b: files.get(b, BlockFile(folder / _stem(b), b, "")) for b in blocks}
     for first in range(0, replicates, size):
         stop = min(first + size, replicates)
         wanted = Block(first, stop, 0, starts)
-        if wanted in blocks:
-            yield read_table(folder, files, wanted, table)
+        if wanted in files:
+            yield read_block(files[wanted])
             continue
-        parts = (
-            read_table(folder, files, block, table) for block in blocks if block.overlaps(wanted)
-        )
-        rows = pa.concat_tables(parts)
-        inside = pc.and_(
-            pc.and_(
-                pc.greater_equal(rows["replicate"], first),
-                pc.less(rows["replicate"], stop),
-            ),
-            pc.less(rows["start"], starts),
-        )
-        rows = rows.filter(inside).sort_by([(key, "ascending") for key in keys]).combine_chunks()
-        yield rows.filter(_first_of_equals(rows.select(keys)))
+        parts = [read_block(file) for block, file in files.items() if block.overlaps(wanted)]
+        yield Rows(*(_within(wanted, tables) for tables in zip(*parts, strict=True)))
+
+
+def _within(wanted: Block, tables: Iterable[pa.Table]) -> pa.Table:
+    """Return the rows that are of the wanted block, each once, in order."""
+    rows = pa.concat_tables(tables)
+    inside = pc.and_(
+        pc.and_(
+            pc.greater_equal(rows["replicate"], wanted.first),
+            pc.less(rows["replicate"], wanted.stop),
+        ),
+        pc.less(rows["start"], wanted.stop_start),
+    )
+    keys = [key for key in KEYS if key in rows.column_names]
+    order = [(key, "ascending") for key in keys]
+    rows = rows.filter(inside).sort_by(order).combine_chunks()
+    return rows.filter(_first_of_equals(rows.select(keys)))
 
 
 def _first_of_equals(keys: pa.Table) -> np.ndarray:

@@ -12,7 +12,7 @@ times): the plans below it say what is needed. Everything in a store can be comp
 import logging
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ from pipeline.console import console, show
 from pipeline.errors import InputError
 from pipeline.locks import Locks
 from pipeline.plan import FILE, read_plan
-from pipeline.store import Block, BlockFile, block_files, contents, damage
+from pipeline.store import BlockFile, DamagedBlockError, block_files, contents, read_block
 
 log = logging.getLogger(__name__)
 
@@ -35,11 +35,14 @@ MOST_LINES = 20  # about damaged blocks
 
 
 class Entry(NamedTuple):
-    """What the store holds of one content: `needed` names the cells of plans that it belongs to."""
+    """What the store holds of one content: `needed` names the cells of plans that it belongs to.
+
+    `others` are no blocks: pieces that killed runs left, and what other versions stored.
+    """
 
     folder: Path
-    files: list[BlockFile]
-    blocks: list[Block]
+    blocks: list[BlockFile]
+    others: list[Path]
     n_bytes: int
     needed: list[str]
 
@@ -54,10 +57,15 @@ def entries(store: Path, results: Sequence[Path]) -> Iterator[Entry]:
     """
     cells = _cells_of_plans(store, results)
     for folder in contents(store):
-        files = block_files(folder)
-        blocks = sorted(file.block for file in files if file.table == "fits")
-        n_bytes = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
-        yield Entry(folder, files, blocks, n_bytes, cells.get(folder.name, []))
+        blocks = sorted(block_files(folder), key=lambda file: file.block)
+        paths = {path for path in folder.iterdir() if path.is_file()}
+        others = sorted(paths - {file.path for file in blocks})
+        yield Entry(folder, blocks, others, size(paths), cells.get(folder.name, []))
+
+
+def size(paths: Iterable[Path]) -> int:
+    """Return the bytes of some files."""
+    return sum(path.stat().st_size for path in paths)
 
 
 def _cells_of_plans(store: Path, results: Sequence[Path]) -> dict[str, list[str]]:
@@ -84,7 +92,7 @@ def list_store(found: Sequence[Entry], page: Console) -> None:
         table.add_row(
             entry.folder.name[:12],
             f"{len(entry.blocks):,}",
-            f"{sum(block.n_fits for block in entry.blocks):,}",
+            f"{sum(file.block.n_fits for file in entry.blocks):,}",
             decimal(entry.n_bytes),
             needed,
         )
@@ -96,38 +104,42 @@ def verify(found: Sequence[Entry], page: Console) -> int:
     """Read every block, print those that are damaged, and return the status of the command."""
     n_blocks = n_damaged = 0
     for entry in found:
-        for block in entry.blocks:
+        for file in entry.blocks:
             n_blocks += 1
-            if (reason := damage(entry.folder, entry.files, block)) is not None:
+            try:
+                read_block(file)
+            except DamagedBlockError as error:
                 n_damaged += 1
                 if n_damaged <= MOST_LINES:
-                    show(page, reason, soft_wrap=True)
+                    show(page, str(error), soft_wrap=True)
     after = "; the next run computes them again" if n_damaged else ""
     show(page, f"{n_blocks:,} blocks read, {n_damaged:,} damaged{after}")
     return EXIT_ERROR if n_damaged else 0
 
 
 def prune(found: Sequence[Entry], store: Path, page: Console, dry_run: bool) -> None:
-    """Remove the contents that no plan needs, but those that a run is computing."""
+    """Remove the contents that no plan needs, and files that are no blocks.
+
+    What a run is computing is kept.
+    """
     removed = n_bytes = 0
     locks = Locks(store)
     for entry in found:
-        pieces = list(entry.folder.glob(".*.tmp.*"))  # of runs that were killed
-        if entry.needed and not pieces:
+        if entry.needed and not entry.others:
             continue
         with locks.claim_all(entry.folder.name) as mine:
             if not mine:
                 show(page, f"{entry.folder}: in use by a run, kept")
                 continue
             if entry.needed:
-                n_bytes += sum(piece.stat().st_size for piece in pieces)
+                n_bytes += size(entry.others)
             else:
                 removed, n_bytes = removed + 1, n_bytes + entry.n_bytes
             if dry_run:
                 continue
             if entry.needed:
-                for piece in pieces:
-                    piece.unlink()
+                for path in entry.others:
+                    path.unlink()
             else:
                 shutil.rmtree(entry.folder)
     locks.close()
