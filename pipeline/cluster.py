@@ -4,43 +4,27 @@ Imported only where the executor asks for it: `distributed` is an extra of the i
 """
 
 import logging
-import shlex
-import signal
-import subprocess
-import sys
 import time
 import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
-from multiprocessing import active_children, resource_tracker
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import dask
 import numpy as np
-from distributed import (
-    CancelledError,
-    Client,
-    Future,
-    KilledWorker,
-    Nanny,
-    Scheduler,
-    SpecCluster,
-    get_worker,
-)
+from distributed import CancelledError, Client, Future, KilledWorker, get_worker
 from distributed.comm import CommClosedError
 from distributed.diagnostics.plugin import WorkerPlugin
-from distributed.security import Security
-from distributed.utils import LoopRunner, get_ip, get_ip_interface
 
 from pipeline.checks import one_line
 from pipeline.errors import ClusterError, InputError
 from pipeline.plan import Plan
 from pipeline.planning import versions
+from pipeline.workers import SILENT, connected, own, slurm
 
 log = logging.getLogger(__name__)
 
@@ -51,10 +35,6 @@ ATTEMPTS = 5  # at giving the workers their work, before any has begun
 SECONDS_TO_REPLACE = 1.0  # a worker that died
 IN_FLIGHT = 2  # tasks for each thread of a worker: one in work, one at hand
 LOOK = 1.0  # seconds between looks at how many workers there are
-SILENT = logging.CRITICAL  # what Dask has to say is said here
-LOOPBACK = "127.0.0.1"
-SECONDS_TO_ANSWER = 5.0
-CODE = Path(__file__).resolve().parent.parent
 
 T = TypeVar("T")
 Work = Callable[[Plan, Any], Any]
@@ -111,11 +91,11 @@ def cluster(plan: Plan, work: Work) -> Iterator[Execute]:
     dask.config.set({"distributed.scheduler.allowed-failures": 0})
     with ExitStack() as stack:
         if executor["backend"] == "slurm":
-            client = stack.enter_context(_slurm(executor, Path(plan.config["store_dir"]).resolve()))
+            client = stack.enter_context(slurm(executor, Path(plan.config["store_dir"]).resolve()))
         elif executor["address"] is None:
-            client = stack.enter_context(_own(plan.workers))
+            client = stack.enter_context(own(plan.workers))
         else:
-            client = stack.enter_context(_connected(executor["address"]))
+            client = stack.enter_context(connected(executor["address"]))
         holder = Holder(_anywhere(plan), work, own=executor["address"] is None)
         _give(client, holder)
         stack.callback(_forget, client, holder)
@@ -202,6 +182,11 @@ def _results(
         if error is None:
             in_a_row = 0
             yield index, future.result()
+        elif isinstance(error, RuntimeError) and "deserialization of the task graph" in str(error):
+            raise InputError(
+                f"executor: the scheduler cannot load a task ({one_line(repr(error.__cause__))}); "
+                "allowed: a scheduler with the code and the environment of this process"
+            ) from error
         elif not isinstance(error, KilledWorker):
             future.result()
         else:
@@ -237,162 +222,3 @@ def _forget(client: Client, holder: Holder) -> None:
     if not holder.own:
         with suppress(OSError):
             client.unregister_worker_plugin(holder.name)
-
-
-@contextmanager
-def _connected(address: str) -> Iterator[Client]:
-    """Connect to a running scheduler."""
-    try:
-        client = Client(address, timeout=SECONDS_TO_ANSWER, set_as_default=False)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"executor.address: got {address!r}; no scheduler answers there"
-        ) from error
-    with client:
-        yield client
-
-
-def _listening_at(host: str, security: Security) -> dict[str, Any]:
-    """Return the options of a scheduler or worker that listens there alone, with no dashboard."""
-    where = {"host": host, "dashboard_address": f"{host}:0", "protocol": "tls://"}
-    return where | {"dashboard": False, "security": security}
-
-
-def _keys(folder: Path) -> Security:
-    """Return keys made for this run, as files of its user: no one else can connect."""
-    made = Security.temporary()
-    paths = {"cert": folder / "cert.pem", "key": folder / "key.pem"}
-    for path, text in ((paths["cert"], made.tls_ca_file), (paths["key"], made.tls_client_key)):
-        path.touch(0o600)
-        path.write_text(text)
-    roles = [(role, part) for role in ("client", "scheduler", "worker") for part in paths]
-    files = {f"tls_{role}_{part}": str(paths[part]) for role, part in roles}
-    return Security(require_encryption=True, tls_ca_file=str(paths["cert"]), **files)
-
-
-@contextmanager
-def _own(workers: int) -> Iterator[Client]:
-    """Start processes of one thread each on this machine, which listen on loopback alone."""
-    with TemporaryDirectory(prefix="em-convergence-", ignore_cleanup_errors=True) as scratch:
-        security = _keys(Path(scratch))
-        listening = _listening_at(LOOPBACK, security)
-        options = listening | {"silence_logs": SILENT, "local_directory": scratch}
-        options |= {"nthreads": 1, "memory_limit": 0}
-        with ExitStack() as stack:
-            runner = _loop_deaf_to_interrupts()
-            stack.callback(runner.stop)
-            try:
-                try:
-                    started = SpecCluster(
-                        scheduler={"cls": Scheduler, "options": listening},
-                        workers={n: {"cls": Nanny, "options": options} for n in range(workers)},
-                        silence_logs=SILENT,
-                        security=security,
-                        loop=runner.loop,
-                    )
-                    stack.enter_context(started)
-                except (RuntimeError, OSError) as error:
-                    raise ClusterError(
-                        f"executor: the workers did not start ({one_line(str(error))}); the same "
-                        "command tries again"
-                    ) from error
-                client = stack.enter_context(Client(started, set_as_default=False))
-                # Their blocks are stored; an orderly end would wait for those about to start.
-                stack.callback(_kill, started)
-                yield client
-            except KeyboardInterrupt:
-                # Nobody waits for an orderly end, nor for workers that are about to start.
-                stack.pop_all()
-                runner.loop.add_callback(runner.loop.stop)
-                for child in active_children():
-                    child.kill()
-                raise
-
-
-def _kill(started: SpecCluster) -> None:
-    """End the processes of a cluster at once."""
-    for nanny in started.workers.values():
-        nanny.auto_restart = False
-    for child in active_children():
-        child.kill()
-
-
-def _loop_deaf_to_interrupts() -> LoopRunner:
-    """Start Dask's thread such that the processes which it starts do not hear of Ctrl-C.
-
-    A terminal sends it to all of them; they inherit what a thread has blocked.
-    """
-    # It would unblock it, if it were started later. After an interruption it tidies up: no warning.
-    sys.warnoptions.append("ignore:resource_tracker:UserWarning")
-    resource_tracker.ensure_running()
-    sys.warnoptions.pop()
-    runner = LoopRunner(asynchronous=False)
-    if not hasattr(signal, "pthread_sigmask"):
-        runner.start()
-        return runner
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        runner.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return runner
-
-
-@contextmanager
-def _slurm(executor: dict[str, Any], store: Path) -> Iterator[Client]:
-    """Submit jobs that are workers, one process of one thread for each core."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    from dask_jobqueue import SLURMCluster
-
-    # Its import makes Ctrl-C a silent, successful exit (dask_jobqueue/runner.py).
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-    directives = list(executor["directives"])
-    if executor["log_dir"] is None:
-        directives += ["--output=/dev/null", "--error=/dev/null"]
-    interface = executor["interface"]
-    host = get_ip() if interface is None else get_ip_interface(interface)
-    store.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=store, prefix=".keys-", ignore_cleanup_errors=True) as shared:
-        security = _keys(Path(shared))
-        started = SLURMCluster(
-            cores=executor["cores"],
-            processes=executor["cores"],
-            memory=executor["memory"],
-            walltime=executor["walltime"],
-            queue=executor["queue"],
-            account=executor["account"],
-            job_extra_directives=directives,
-            interface=interface,
-            python=executor["python"],
-            log_directory=executor["log_dir"],
-            job_name="em-convergence",
-            # SLURM keeps to the memory; what numpy reads must be there before Python starts.
-            worker_extra_args=[
-                *("--memory-limit", "0", "--no-dashboard"),
-                *("--dashboard-address", f"{LOOPBACK}:0"),
-            ],
-            job_script_prologue=[
-                f"export PYTHONPATH={shlex.quote(str(CODE))}${{PYTHONPATH:+:$PYTHONPATH}}",
-                "export NPY_DISABLE_CPU_FEATURES=X86_V4",
-            ],
-            protocol="tls://",
-            security=security,
-            scheduler_options=_listening_at(host, security),
-            silence_logs=SILENT,
-        )
-        with started, Client(started, set_as_default=False) as client:
-            _check_submission(started.job_script())
-            started.scale(jobs=executor["jobs"])
-            yield client
-
-
-def _check_submission(script: str) -> None:
-    """Ask SLURM whether it would take a job; dask-jobqueue would not say why it does not."""
-    line = ["sbatch", "--test-only"]
-    try:
-        done = subprocess.run(line, input=script, capture_output=True, text=True)
-    except FileNotFoundError as error:
-        raise InputError("executor.backend: got 'slurm'; there is no sbatch here") from error
-    if done.returncode != 0:
-        raise InputError(f"executor: SLURM takes no such job ({one_line(done.stderr)})")

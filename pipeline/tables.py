@@ -1,11 +1,9 @@
 """The column contracts of fits and traces, and their Parquet data sets."""
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,10 +24,6 @@ REPLAY = "replay.parquet"
 CONTENT = "content"
 # Rows of a row group: fixed, so that a file does not depend on how its rows were computed.
 ROW_GROUP = 1 << 17
-# Rows of a trace whose columns are read all together.
-ROWS_AT_ONCE = 1 << 20
-# Row groups of a trace that are read at a time.
-ROW_GROUPS = 4
 
 OUTCOMES = tuple(outcome.name.lower() for outcome in Outcome)
 LABELS = ("mixture", "observed", "model", "sample_size", "init", "algorithm")
@@ -302,79 +296,6 @@ def fits_columns(folder: Path, plan: Plan) -> list[str]:
 def read_traces(folder: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """Read the traces of a results folder, one row per recorded (fit, iteration)."""
     return _read(folder / TRACES, columns)
-
-
-def trace_columns(path: Path, replicates: int | None = None) -> Callable[[str], np.ndarray]:
-    """Return a function that gives one column of a cell's traces, one value per row.
-
-    Many rows are read a column at a time, as all columns may be too much for the memory.
-
-    Parameters
-    ----------
-    replicates : int, optional
-        Read only so many, the first.
-    """
-    part = pq.ParquetFile(path)
-    groups = list(range(part.num_row_groups))
-    if replicates is not None:
-        place = part.schema_arrow.get_field_index("replicate")
-        groups = [k for k in groups if _least(part, k, place) < replicates]
-    small = sum(part.metadata.row_group(k).num_rows for k in groups) <= ROWS_AT_ONCE
-    names = [name for name in part.schema_arrow.names if name != "cell"]
-    table = part.read_row_groups(groups, columns=names, use_threads=False) if small else None
-
-    def read(name: str) -> np.ndarray:
-        whole = part.read_row_groups(groups, columns=[name]) if table is None else table
-        return whole.column(name).to_numpy()
-
-    of_rows = read("replicate")
-    within = len(of_rows) if replicates is None else int(np.searchsorted(of_rows, replicates))
-    return lambda name: read(name)[:within]
-
-
-def _least(part: pq.ParquetFile, group: int, column: int) -> float:
-    """Return the least value of a column of integers in a row group that may be empty."""
-    statistics = part.metadata.row_group(group).column(column).statistics
-    return statistics.min if statistics is not None and statistics.has_min_max else -math.inf
-
-
-def whole_traces(
-    path: Path, columns: Sequence[str], starts: int, n_fits: int, most: int
-) -> Iterator[tuple[int, int, pa.Table]]:
-    """Yield the rows of a cell's first `n_fits` fits, at most `most` fits at a time.
-
-    A part of any size is read a few row groups at a time.
-
-    Parameters
-    ----------
-    path : Path
-        The cell's part of the traces.
-    columns : sequence of str
-        With `replicate` and `start`; fit f is start f % starts of replicate f // starts.
-
-    Yields
-    ------
-    first, stop : int
-        The rows are those of fits first, ..., stop - 1, each with all that it has (none for a fit
-        that ended in an error).
-    rows : Table
-    """
-    with pq.ParquetFile(path) as file:
-        n_groups = file.num_row_groups
-        rows = file.schema_arrow.empty_table().select(columns)
-        first = group = 0
-        while first < n_fits:
-            read = list(range(group, min(group + ROW_GROUPS, n_groups)))
-            group += len(read)
-            rows = pa.concat_tables([rows, file.read_row_groups(read, columns)]).combine_chunks()
-            fit = rows["replicate"].to_numpy() * starts + rows["start"].to_numpy()
-            # The rows of the last fit may go on in the next row group.
-            done = n_fits if group == n_groups else min(n_fits, int(fit[-1]))
-            for low in range(first, done, most):
-                high = min(low + most, done)
-                at, end = np.searchsorted(fit, (low, high))
-                yield low, high, rows.slice(at, end - at)
-            rows, first = rows.slice(np.searchsorted(fit, done)), done
 
 
 def _read(path: Path, columns: Sequence[str] | None) -> pd.DataFrame:

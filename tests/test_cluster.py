@@ -173,15 +173,19 @@ def test_an_interruption_ends_at_once_with_all_processes(workspace, to_all, earl
 
 @contextmanager
 def scheduler(
-    folder: Path, workers: int, **environment: str
+    folder: Path, workers: int, of_scheduler: str = str(ROOT), **environment: str
 ) -> Iterator[tuple[str, subprocess.Popen]]:
     """Start a scheduler and workers by Dask's commands, as a user would; yield its address."""
     environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)} | environment
-    options = {"env": environment, "cwd": folder, "stderr": subprocess.DEVNULL}
+    options = {"cwd": folder, "stderr": subprocess.DEVNULL}
+    options_of_scheduler = options | {"env": environment | {"PYTHONPATH": of_scheduler}}
+    options |= {"env": environment}
     file = folder / "scheduler.json"
     common = ["--host", "127.0.0.1", "--scheduler-file", str(file), "--no-dashboard"]
     line = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", "0", *common]
-    processes = [subprocess.Popen([*line, "--dashboard-address", "127.0.0.1:0"], **options)]
+    processes = [
+        subprocess.Popen([*line, "--dashboard-address", "127.0.0.1:0"], **options_of_scheduler)
+    ]
     line = [sys.executable, "-m", "distributed.cli.dask_worker", "--nthreads", "1", *common]
     try:
         processes += [subprocess.Popen([*line, "--no-nanny"], **options) for _ in range(workers)]
@@ -245,6 +249,13 @@ def test_workers_that_would_compute_other_numbers_are_refused(workspace, differe
     with scheduler(workspace, 1, **difference) as (address, _):
         plan = planned("executor=dask", f"executor.address={address}")
         with pytest.raises(InputError, match=said):
+            complete(plan, drawn_samples(plan))
+
+
+def test_a_scheduler_without_the_code_is_refused(workspace):
+    with scheduler(workspace, 1, "", NPY_DISABLE_CPU_FEATURES="X86_V4") as (address, _):
+        plan = planned("executor=dask", f"executor.address={address}")
+        with pytest.raises(InputError, match=r"the scheduler cannot load a task .*'pipeline'"):
             complete(plan, drawn_samples(plan))
 
 

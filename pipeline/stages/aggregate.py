@@ -40,10 +40,9 @@ from pipeline.tables import (
     part_name,
     read_fits,
     replay_schema,
-    trace_columns,
-    whole_traces,
     write_statistics,
 )
+from pipeline.traces import trace_columns, whole_traces
 
 PROFILES = "profiles.parquet"
 TRAJECTORIES = "trajectories.parquet"

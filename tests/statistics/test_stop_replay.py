@@ -300,7 +300,7 @@ def test_the_stage_answers_in_pieces_of_any_size(workspace: Path, monkeypatch):
     assert pq.read_table(folder / "replay.parquet").equals(pa.concat_tables(parts))
     path, pieces = folder / "replay.parquet", []
     for groups, answers in ((1, 1), (1, 10**6), (4, 60), (100, 10**6)):
-        monkeypatch.setattr(tables, "ROW_GROUPS", groups)
+        monkeypatch.setattr("pipeline.traces.ROW_GROUPS", groups)
         monkeypatch.setattr(aggregate, "MOST_ANSWERS", answers)
         aggregate_folder(folder)
         pieces.append(pq.read_table(path))
