@@ -62,7 +62,7 @@ FIGURES = (
     ),
     FigureKind(
         "log_likelihood_gap",
-        "trajectories",
+        "gaps",
         "Speed of one fit",
         "Gap between the log-likelihood of a fit (replicate 0) at an iteration and its "
         "last one: a straight line where EM converges linearly.",

@@ -7,6 +7,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from pipeline.plots.caption import Captioned, listed
+from pipeline.plots.gaps import SMALLEST_GAP, gap_floor
 from pipeline.plots.group import FAILURES, FEWEST_FITS, Group
 from pipeline.plots.panels import (
     MOST_ACCOMPANIED,
@@ -24,7 +25,6 @@ from pipeline.plots.panels import (
     size_panels,
 )
 from pipeline.plots.style import few_log_ticks, iteration_axis, log_axis, styled
-from pipeline.plots.trajectories import SMALLEST_GAP, gap_floor
 
 SMALLEST_DISTANCE = 1e-14
 STILL_RUNNING = 0.05  # the axis ends where fewer do
