@@ -6,6 +6,7 @@ their own.
 """
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
@@ -106,12 +107,19 @@ class BlockFile(NamedTuple):
 
 def block_files(folder: Path) -> list[BlockFile]:
     """Return the files of blocks in a folder of the store, by name."""
-    found = []
-    for path in sorted(folder.glob("*.arrow")):
-        if match := FILE_NAME.fullmatch(path.name):
+    return [BlockFile(folder / name, block, digest) for name, block, digest in _blocks_in(folder)]
+
+
+def _blocks_in(folder: Path) -> Iterator[tuple[str, Block, str]]:
+    """Yield what the names of block files say; a cell may have thousands."""
+    try:
+        names = sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return
+    for name in names:
+        if match := FILE_NAME.fullmatch(name):
             *numbers, digest = match.groups()
-            found.append(BlockFile(path, Block(*map(int, numbers)), digest))
-    return found
+            yield name, Block(*map(int, numbers)), digest
 
 
 def read_block(file: BlockFile) -> Rows:
@@ -144,7 +152,7 @@ def contents(store: Path) -> list[Path]:
 
 def stored_blocks(folder: Path) -> list[Block]:
     """Return the blocks of a cell that are stored; who reads them sees whether they are whole."""
-    return [file.block for file in block_files(folder)]
+    return [block for _, block, _ in _blocks_in(folder)]
 
 
 def missing_blocks(
