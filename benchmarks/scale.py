@@ -230,6 +230,7 @@ def main() -> None:
         f"a fit in the store | {fit.stored:.0f} B",
         f"a fit in `fits/` | {fit.written:.0f} B",
         f"a fit in the memory of `aggregate` | {fit.memory:.0f} B",
+        f"a fit: wall time of `aggregate` | {1e6 * fit.aggregate:.1f} µs",
         f"a cell's run in MLflow | {1e3 * per_run:.0f} ms, {human(run_bytes)}",
         f"a file for DVC | {1e3 * per_file:.1f} ms",
     ]

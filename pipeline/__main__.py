@@ -32,7 +32,8 @@ SHOWN_ONLY = HYDRA_FLAGS - {"-m", "--multirun"}
 
 def run_shard(config: dict[str, Any]) -> None:
     """Compute a shard of a checked configuration's blocks into the store, and nothing else."""
-    from pipeline.computing import Shard, complete, drawn_samples
+    from pipeline.computing import Shard, complete
+    from pipeline.samples import drawn_samples
 
     plan, _ = make_plan(config)
     shard = Shard(*map(int, config["shard"].split("/")))

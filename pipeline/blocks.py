@@ -93,7 +93,8 @@ def fit_block(
     try:
         found = _fits(plan, cell, points, replicates, starts, truth, mapping)
         fits, relabelled = _ordered(found, truth)
-    except MemoryError:
+    except (MemoryError, OSError):
+        # Of the machine, not of a fit: a disk without room for compiled code, for instance.
         raise
     except Exception:
         if len(replicates) > 1:

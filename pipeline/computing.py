@@ -2,21 +2,21 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
+from threading import Event
+from typing import Any, NamedTuple
 
 from pipeline.blocks import block_size, fit_block
 from pipeline.core.evaluation import Mapping
 from pipeline.locks import Locks
-from pipeline.plan import Cell, Plan, draw_planned, read_planned
+from pipeline.plan import Cell, Plan
 from pipeline.progress import progress
+from pipeline.samples import Samples, drawn_samples
 from pipeline.store import (
     Block,
     blocks_of_shard,
@@ -30,8 +30,6 @@ log = logging.getLogger(__name__)
 
 FIRST_LOOK, LAST_LOOK = 0.1, 5.0  # seconds between looks at what another run is computing
 
-# The samples of a block's replicates, shape (replicates, sample_size); None: the population.
-Samples = Callable[[Cell, Block], np.ndarray | None]
 # What runs tasks: yields (task index, seconds or None) as they end.
 Execute = Callable[[Sequence["Task"]], Iterator[tuple[int, float | None]]]
 
@@ -55,20 +53,6 @@ class Stored(NamedTuple):
 
     blocks: dict[str, list[Block]]
     timings: list[tuple[str, float]]
-
-
-def drawn_samples(plan: Plan) -> Samples:
-    """Return what draws the samples of a block anew: the numbers that the stage generate writes."""
-
-    def samples(cell: Cell, block: Block) -> np.ndarray | None:
-        data = plan.data_set(cell)
-        if data.observed is not None:
-            return read_planned(data, plan.config["observed"][data.observed])[None, :]
-        if data.file is None:
-            return None
-        return draw_planned(plan, data, range(block.first, block.stop))
-
-    return samples
 
 
 def compute_block(
@@ -125,8 +109,11 @@ def complete(plan: Plan, samples: Samples, shard: Shard | None = None) -> Stored
     blocks = {cell.content: stored_blocks(folder_of(store, cell.content)) for cell in plan.cells}
     tasks = _missing(plan, blocks, shard)
     new, n_fits = {task.cell.id for task in tasks}, sum(task.block.n_fits for task in tasks)
-    reused = len(plan.cells) - len(new)
-    log.info("fit: cells: %d reused, %d new (%d fits to run)", reused, len(new), n_fits)
+    if shard is None:
+        reused = len(plan.cells) - len(new)
+        log.info("fit: cells: %d reused, %d new (%d fits to run)", reused, len(new), n_fits)
+    else:
+        log.info("fit: %d blocks of %d cells (%d fits to run)", len(tasks), len(new), n_fits)
     timings: list[tuple[str, float]] = []
     patience = FIRST_LOOK
     if not tasks:
@@ -187,6 +174,10 @@ def _engine(plan: Plan, samples: Samples, store: Path) -> AbstractContextManager
     return cluster(plan, compute_in_worker)
 
 
+class AbandonedError(BaseException):
+    """The run has ended before a block: a failure of no fit, so that none is recorded as failed."""
+
+
 @contextmanager
 def _threads(plan: Plan, samples: Samples, store: Path) -> Iterator[Execute]:
     """Yield what executes tasks on a pool of threads."""
@@ -194,13 +185,23 @@ def _threads(plan: Plan, samples: Samples, store: Path) -> Iterator[Execute]:
     helpers = ThreadPoolExecutor(plan.workers)
     pool = ThreadPoolExecutor(plan.workers)
     locks = Locks(store)
+    ended = Event()
+
+    def mapping(function: Callable[[int], Any], items: Iterable[int]) -> Iterator[Any]:
+        try:
+            yield from helpers.map(function, items)
+        except (CancelledError, RuntimeError) as error:
+            if ended.is_set():
+                raise AbandonedError from error
+            raise
 
     def work(task: Task) -> float | None:
-        return compute_block(plan, task, samples, store, locks, helpers.map)
+        return compute_block(plan, task, samples, store, locks, mapping)
 
     try:
         yield lambda tasks: _in_flight(pool, work, tasks, 2 * plan.workers)
     finally:
+        ended.set()
         # After an interruption nobody waits for the blocks in hand.
         pool.shutdown(wait=False, cancel_futures=True)
         helpers.shutdown(wait=False, cancel_futures=True)

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,11 @@ class Plan:
 
     def data_set(self, cell: Cell) -> DataSet:
         """Return the data set that a cell is fitted to."""
-        return next(data for data in self.data_sets if data.id == cell.data_set)
+        return self._by_id[cell.data_set]
+
+    @cached_property
+    def _by_id(self) -> dict[str, DataSet]:
+        return {data.id: data for data in self.data_sets}
 
     def representative(self, cell: Cell) -> tuple[int, int]:
         """Return replicate and start of the fit that stands for a cell wherever one fit is shown.

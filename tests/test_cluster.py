@@ -18,11 +18,12 @@ from distributed.comm import CommClosedError
 from distributed.security import Security
 
 from pipeline import cluster
-from pipeline.computing import complete, compute_in_worker, drawn_samples
+from pipeline.computing import complete, compute_in_worker
 from pipeline.config import compose
 from pipeline.errors import ClusterError, InputError
 from pipeline.plan import Plan
 from pipeline.planning import make_plan
+from pipeline.samples import drawn_samples
 from tests.conftest import ROOT
 
 STUDY = (

@@ -1,18 +1,21 @@
 """Blocks computed by several processes: locks, shards, and two runs at once on one store."""
 
+import errno
 import subprocess
 import sys
 import time
 from pathlib import Path
-from threading import Timer
+from threading import Event, Timer
 
 import pandas as pd
 import pytest
 
-from pipeline.computing import Shard, Task, complete, compute_block, drawn_samples
+from pipeline import blocks
+from pipeline.computing import Shard, Task, complete, compute_block
 from pipeline.config import compose
 from pipeline.locks import Locks
 from pipeline.planning import make_plan
+from pipeline.samples import drawn_samples
 from pipeline.store import Block, folder_of, stored_blocks
 from tests.conftest import ROOT
 
@@ -127,6 +130,32 @@ def test_two_runs_at_once_share_the_work(workspace):
         paths = sorted(path for path in Path("one/notebook").rglob("*") if part in str(path))
         for path in filter(Path.is_file, paths):
             assert path.read_bytes() == Path("two", *path.parts[1:]).read_bytes()
+
+
+def test_a_run_that_ends_records_no_failure_of_the_fits_in_hand(workspace, monkeypatch, caplog):
+    """A sample that threads share out cannot be fitted any more when they have ended."""
+    overrides = ("init=[random_points]", "sample_sizes=[40,100]", "replicates=1")
+    plan, _ = make_plan(compose([*STUDY, *overrides, "executor.workers=2"]))
+    begun, left = Event(), Event()
+
+    def fits(plan, cell, points, replicates, starts, truth, mapping):
+        if points.shape[1] == 40:
+            assert begun.wait(60)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        begun.set()
+        try:
+            while True:
+                assert list(mapping(abs, [-1])) == [1]
+        finally:
+            left.set()
+
+    monkeypatch.setattr(blocks, "_fits", fits)
+    with pytest.raises(OSError, match="No space"):
+        complete(plan, drawn_samples(plan))
+    assert left.wait(60)
+    time.sleep(0.2)
+    assert not list(Path(".cells").rglob("*.arrow"))
+    assert "outcome 'error'" not in caplog.text
 
 
 def test_what_a_killed_run_was_computing_is_taken_up(workspace, caplog):

@@ -1,10 +1,13 @@
 """The pipeline end to end: tables, their contracts, and the same bytes whatever the way there."""
 
+import errno
 import hashlib
 import logging
 import math
 import shutil
+import time
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pandas as pd
@@ -222,7 +225,7 @@ def test_samples_have_the_same_bytes_whatever_the_threads_and_pieces(workspace, 
     whole = hashes("executor.workers=1")
     assert len(whole) == 4
     for values in (1, 7, 45):
-        monkeypatch.setattr("pipeline.stages.generate.VALUES", values)
+        monkeypatch.setattr("pipeline.samples.VALUES", values)
         assert hashes("executor.workers=3") == whole
 
 
@@ -350,17 +353,50 @@ def test_a_stage_refuses_what_was_made_for_another_plan(workspace, capsys):
     assert prints(folder) == prints(clean)
 
 
-def test_samples_of_fixed_counts_are_checked_whole(workspace):
-    settings = ("mixture=[notebook]", "mixture.notebook.allocation=proportional")
-    numbers(*settings, "sample_sizes=[6000]", "replicates=2", "schedule.max_iter=1")
+@pytest.mark.parametrize("allocation", ["multinomial", "proportional"])
+@pytest.mark.parametrize("place", [(3, 17), (1, 5999)])
+def test_one_wrong_number_of_a_sample_is_refused(workspace, monkeypatch, allocation, place):
+    settings = ("mixture=[notebook]", f"mixture.notebook.allocation={allocation}")
+    monkeypatch.setattr("pipeline.samples.VALUES", 9000)
+    numbers(*settings, "sample_sizes=[6000]", "replicates=5", "schedule.max_iter=1")
     shutil.rmtree(".cells")
     fit(Path("results"))
     path = Path("results/samples/notebook-n6000.npy")
     samples = np.load(path)
-    samples[1, -1] += 1
+    samples[place] = np.nextafter(samples[place], np.inf)
     np.save(path, samples)
     shutil.rmtree(".cells")
     assert exit_status(lambda: fit(Path("results"))) == 2
+    assert not list(Path(".cells").rglob("*.arrow"))
+
+
+def test_a_failure_of_the_machine_is_no_outcome(workspace, monkeypatch):
+    def no_room(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(blocks, "fit", no_room)
+        assert exit_status(numbers) == 1
+    assert not list(Path(".cells").rglob("*.arrow"))
+
+
+def test_a_part_that_cannot_be_written_ends_the_run_at_once(workspace, monkeypatch):
+    """Nor does an interruption wait for the parts of other cells."""
+    numbers("executor.workers=2")
+    waiting, go_on = Event(), Event()
+
+    def assembled(folder, *arguments):
+        if waiting.is_set():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        waiting.set()
+        assert go_on.wait(60)
+        yield from ()
+
+    monkeypatch.setattr("pipeline.stages.fit.assembled", assembled)
+    began = time.monotonic()
+    assert exit_status(lambda: fit(Path("results"))) == 1
+    assert time.monotonic() - began < 30
+    go_on.set()
 
 
 def test_nothing_recorded_but_the_ends(workspace):

@@ -15,7 +15,8 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from pipeline.computing import complete, drawn_samples
+from pipeline.computing import complete
+from pipeline.samples import drawn_samples
 from tests.conftest import ROOT
 from tests.test_cluster import LONG, STUDY, contents, planned
 

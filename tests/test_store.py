@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.computing import complete, drawn_samples
+from pipeline.computing import complete
 from pipeline.config import compose
 from pipeline.errors import InputError
 from pipeline.plan import Plan, write_plan
 from pipeline.planning import make_plan
+from pipeline.samples import drawn_samples
 from pipeline.stages.fit import fit
 from pipeline.stages.generate import generate
 from pipeline.store import (

@@ -2,16 +2,13 @@
 
 import logging
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 
-import numpy as np
-
 from pipeline.blocks import block_size
-from pipeline.computing import Samples, complete
-from pipeline.errors import InputError
-from pipeline.plan import Cell, DataSet, Plan, draw_planned, read_plan, read_planned
+from pipeline.computing import complete
+from pipeline.plan import Cell, Plan, read_plan
+from pipeline.samples import written_samples
 from pipeline.stages import record_timings, run
 from pipeline.store import Block, DamagedBlockError, assembled, folder_of
 from pipeline.tables import (
@@ -40,50 +37,6 @@ def fit(folder: Path) -> None:
         cells = _assemble(plan, folder, cells, stored.blocks)
     remove_other_parts(folder, plan)
     record_timings(folder, "fit", "block", timings)
-
-
-def belongs(samples: np.ndarray, data: DataSet, plan: Plan) -> bool:
-    """Return whether samples have the plan's shape and, in their ends, the plan's numbers."""
-    if samples.shape != (data.replicates, data.n_points):
-        return False
-    size = data.n_points
-    if plan.config["mixture"][data.mixture]["allocation"] == "multinomial":
-        # Independent points: the beginning of a sample is that of a smaller one.
-        size = min(size, 4096)
-    ends = np.unique([0, data.replicates - 1])
-    return np.array_equal(samples[ends, :size], draw_planned(plan, data, ends, size))
-
-
-def written_samples(plan: Plan, folder: Path) -> Samples:
-    """Return what reads the samples of a block from the results folder.
-
-    Raises
-    ------
-    InputError
-        When a block is asked for, if the samples are not the plan's.
-    """
-
-    @cache
-    def read(data: DataSet) -> np.ndarray | None:
-        if data.observed is not None:
-            return read_planned(data, plan.config["observed"][data.observed])[None, :]
-        if data.file is None:
-            return None
-        path = folder / data.file
-        try:
-            # Copy on write: compiled code takes writable arrays without copying them.
-            samples = np.load(path, mmap_mode="c")
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: cannot be read; run the stage generate first") from error
-        if not belongs(samples, data, plan):
-            raise InputError(f"{path}: made for another plan; run the stage generate again")
-        return samples
-
-    def samples(cell: Cell, block: Block) -> np.ndarray | None:
-        drawn = read(plan.data_set(cell))
-        return None if drawn is None else drawn[block.first : block.stop]
-
-    return samples
 
 
 def _assemble(
@@ -121,9 +74,17 @@ def _assemble(
             return False
         return True
 
-    with ThreadPoolExecutor(plan.workers) as pool:
-        written = list(pool.map(write, cells))
-    return [part for part, done in zip(cells, written, strict=True) if not done]
+    pool = ThreadPoolExecutor(plan.workers)
+    try:
+        parts = [pool.submit(write, part) for part in cells]
+        done, _ = wait(parts, return_when=FIRST_EXCEPTION)
+        # One that failed is told before those that still run.
+        for part in done:
+            part.result()
+    finally:
+        # After an interruption nobody waits for the parts in hand.
+        pool.shutdown(wait=False, cancel_futures=True)
+    return [cell for cell, part in zip(cells, parts, strict=True) if not part.result()]
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +11,10 @@ from numpy.lib.format import open_memmap
 from pipeline.files import atomic_write, remove_others
 from pipeline.plan import DataSet, Plan, draw_planned, read_plan
 from pipeline.progress import progress
+from pipeline.samples import Piece, pieces
 from pipeline.stages import run
 
 log = logging.getLogger(__name__)
-
-# Values that a thread draws at a time: bounds the memory.
-VALUES = 1 << 20
 
 
 def generate(folder: Path) -> None:
@@ -33,9 +30,7 @@ def generate(folder: Path) -> None:
                 shape = (data.replicates, data.n_points)
                 values = open_memmap(temporary, "w+", np.float64, shape)
                 fill = partial(_fill, values, plan, data)
-                # Whole samples, or parts of one.
-                rows = _cut(data.replicates, max(1, VALUES // data.n_points))
-                for count in pool.map(fill, product(rows, _cut(data.n_points, VALUES))):
+                for count in pool.map(fill, pieces(data)):
                     advance(count)
                 values.flush()
                 del values, fill
@@ -43,11 +38,7 @@ def generate(folder: Path) -> None:
     log.info("generate: %d data sets, %d values", len(drawn), total)
 
 
-def _cut(length: int, step: int) -> list[range]:
-    return [range(first, min(first + step, length)) for first in range(0, length, step)]
-
-
-def _fill(values: np.ndarray, plan: Plan, data: DataSet, piece: tuple[range, range]) -> int:
+def _fill(values: np.ndarray, plan: Plan, data: DataSet, piece: Piece) -> int:
     """Draw the points of some rows and positions; return how many."""
     rows, positions = piece
     out = values[rows.start : rows.stop, positions.start : positions.stop]
