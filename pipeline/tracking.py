@@ -5,7 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlparse
 from pipeline import views
 from pipeline.errors import TrackingError
 from pipeline.runs import DataSource, Metric, Run
+from pipeline.workspace import claimed, locked
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,6 +30,7 @@ SNAPSHOT = "fit/snapshot"
 METRICS_PER_BATCH = 1000
 PARAMS_PER_BATCH = 100
 NOTE = "mlflow.note.content"
+OWNER = "workspace"
 # MLflow alone would wait for a quarter of an hour. So it is 10 seconds for a server that does not
 # answer at first, some 15 for one that goes in between, 100 for one that hangs in between.
 HEALTH_SECONDS = 10
@@ -52,11 +54,16 @@ class Tracked:
 
 @dataclass(frozen=True)
 class Store:
-    """An open tracking store; `artifacts` is None where a server decides."""
+    """An open tracking store.
+
+    `artifacts` is None where a server decides; `owner` is the id of the workspace where others may
+    have runs too, and empty in the workspace's own store.
+    """
 
     client: "MlflowClient"
     ui: str
     artifacts: Path | None
+    owner: str
 
 
 def synchronize(
@@ -79,12 +86,13 @@ def synchronize(
     Parameters
     ----------
     settings : the config's `tracking`, with backend `sqlite` or `server`
-    root : where a database that is given by a relative path lies
+    root : the workspace, where a database that is given by a relative path lies
     description : str or None
         Markdown, shown on the experiment's page; None leaves the one that is there.
     view : the columns and charts that the links open
     results : str
-        Names the results folder: runs of other folders are not touched.
+        Names the results folder: runs of other folders are not touched, nor are those of other
+        workspaces, whose folders may have the same name.
     details : callable
         From a run to its metrics and its note; called only for runs that are written.
     advance : callable
@@ -142,17 +150,23 @@ def _open(settings: dict[str, Any], root: Path) -> Iterator[Store]:
     uri = settings["uri"] or SQLITE
     try:
         if server:
+            # Before the lock: who waits for a server that hangs would wait for nothing.
             _check_server(uri)
-            yield Store(MlflowClient(uri), uri.rstrip("/"), None)
+            with claimed(root) as owner:
+                yield Store(MlflowClient(uri), uri.rstrip("/"), None, owner)
             return
         database = _database(uri, root)
-        with _locked(database):
+        own = database.resolve().is_relative_to(root.resolve())
+        with (
+            nullcontext("") if own else claimed(root) as owner,
+            locked(database.with_name(f"{database.name}.lock")),
+        ):
             artifacts = database.parent / ARTIFACTS
             if not database.exists():
                 _create(database, artifacts)
             client = MlflowClient(f"sqlite:///{database}")
             try:
-                yield Store(client, LOCAL_UI, artifacts)
+                yield Store(client, LOCAL_UI, artifacts, owner)
             finally:
                 # An open connection would go on writing to a file that has been deleted.
                 client._tracking_client.store._dispose_engine()
@@ -192,23 +206,6 @@ def _database(uri: str, root: Path) -> Path:
     return (root / path).absolute()
 
 
-@contextmanager
-def _locked(database: Path) -> Iterator[None]:
-    """Let one process at a time write; the lock falls with the process that holds it.
-
-    Without `fcntl` (Windows) nothing is locked: do not track from two processes at once there.
-    """
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with open(f"{database}.lock", "a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def _create(database: Path, artifacts: Path) -> None:
     """Make the database under another name first: an interruption leaves none, not half of one."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
@@ -233,7 +230,9 @@ def _experiment(store: Store, name: str, tags: dict[str, str]) -> str:
         # MLflow keeps absolute paths: the database came with a folder that has been moved or
         # copied, and its artifacts would be read and written where the folder was.
         client.rename_experiment(found.experiment_id, f"{name} (moved, {found.experiment_id})")
-        client.delete_experiment(found.experiment_id)
+        # Others' runs stay, as when a server over the same database has made the experiment.
+        if not client.search_runs([found.experiment_id], f"tags.{OWNER} LIKE '%'", max_results=1):
+            client.delete_experiment(found.experiment_id)
         found = None
     if found is None:
         return client.create_experiment(name, location, tags=tags)
@@ -254,7 +253,7 @@ def _present(store: Store, experiment_id: str, results: str) -> "list[StoredRun]
             order_by=["attributes.start_time ASC"],
             page_token=token,
         )
-        runs += page
+        runs += (run for run in page if run.data.tags.get(OWNER, "") == store.owner)
         token = page.token or ""
     return runs
 
@@ -297,6 +296,7 @@ def _write(store: Store, experiment_id: str, results: str, run: Run, details: De
     metrics, note = details(run)
     now = int(time.time() * 1000)
     tags = {"cell": run.cell, "content": run.content, "results": results, NOTE: note}
+    tags |= {OWNER: store.owner} if store.owner else {}
     run_id = client.create_run(experiment_id, now, tags, run.name).info.run_id
     client.log_inputs(run_id, [_data_set(run.source)])
     for params in _batches(list(run.params.items()), PARAMS_PER_BATCH):

@@ -5,10 +5,12 @@ import shutil
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from threading import Barrier, BrokenBarrierError
 
 import numpy as np
 import pandas as pd
@@ -16,6 +18,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from pipeline import tracking
 from pipeline.errors import TrackingError
 from pipeline.plan import read_plan, write_plan
 from pipeline.stages import track as stages_track
@@ -321,6 +324,98 @@ def test_two_processes_may_be_the_first_at_once(tmp_path, monkeypatch, study):
     told = [process.communicate(timeout=120)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], told
     assert {folder for folder, _ in stored()} == {"results/0/notebook", "results/1/notebook"}
+
+
+def shared(study: Study, backend: str, database: Path, folder: str = "results/notebook") -> Path:
+    """Lay a study out whose runs go to a database elsewhere, to which others log too."""
+    settings = {"backend": backend, "uri": f"sqlite:///{database}"}
+    return laid_out(with_tracking(study, **settings), Path(folder))
+
+
+@pytest.mark.parametrize("backend", ["server", "sqlite"])
+def test_workspaces_that_share_a_store_do_not_touch_each_others_runs(
+    workspace, study, monkeypatch, backend
+):
+    store = workspace / "mlflow.db"
+
+    def shown(owner: str) -> dict:
+        """Return the ids of a workspace's runs by cell, each of which has one."""
+        runs = client(store).search_runs([notebook.experiment_id])
+        ids = [(r.data.tags["cell"], r.info.run_id) for r in runs if of(r) == owner]
+        assert len(dict(ids)) == len(ids)
+        return dict(ids)
+
+    def of(run) -> str:
+        return run.data.tags.get("workspace", "")
+
+    ids = {}
+    for user in ("one", "two"):
+        (workspace / user).mkdir()
+        monkeypatch.chdir(workspace / user)
+        track(shared(study, backend, store))
+        ids[user] = Path(".mlflow_workspace").read_text().split()[0]
+        notebook = client(store).get_experiment_by_name("notebook")
+    before = {user: shown(ids[user]) for user in ids}
+    assert [len(runs) for runs in before.values()] == [2, 2]
+    # What changes is replaced, what does not stays: of two cells, one.
+    monkeypatch.chdir(workspace / "two")
+    folder = shared(study, backend, store)
+    changed = study.plan.cells[0].id
+    picture = folder / "figures" / "snapshots" / f"{changed}-000003.png"
+    Image.new("RGB", (30, 20), "red").save(picture)
+    track(folder)
+    after = {user: shown(ids[user]) for user in ids}
+    assert after["one"] == before["one"]
+    assert {cell for cell in before["two"] if after["two"][cell] != before["two"][cell]} == {
+        changed
+    }
+    # A copy of a workspace is another one.
+    shutil.copytree(workspace / "two", workspace / "three")
+    monkeypatch.chdir(workspace / "three")
+    track(Path("results/notebook"))
+    assert shown(ids["two"]) == after["two"]
+    assert Path(".mlflow_workspace").read_text().split()[0] not in ids.values()
+    # The store's own workspace has the same folder, and runs without a tag.
+    monkeypatch.chdir(workspace)
+    track(laid_out(study, Path("results/notebook")))
+    assert {user: shown(ids[user]) for user in ids} == after
+    assert not Path(".mlflow_workspace").exists()
+
+
+def test_a_copy_tracks_into_a_shared_store_for_its_workspace(workspace, study, monkeypatch):
+    store = workspace / "elsewhere" / "mlflow.db"
+    store.parent.mkdir()
+    shutil.copy("mlflow.db", store)
+    home = workspace / "home"
+    home.mkdir()
+    monkeypatch.chdir(home)
+    track(shared(study, "server", store))
+    for number in range(2):
+        copy = home / "copies" / str(number)
+        copy.mkdir(parents=True)
+        monkeypatch.chdir(copy)
+        track(shared(study, "server", store), workspace=str(home), copy="seven")
+        assert not Path(".mlflow_workspace").exists()
+    runs = stored(store)
+    assert {folder for folder, _ in runs} == {"results/notebook", "seven:results/notebook"}
+    assert len({run.data.tags["workspace"] for run in runs.values()}) == 1
+
+
+def test_one_process_at_a_time_tracks_to_a_server(workspace, study, monkeypatch):
+    folder = shared(study, "server", workspace / "mlflow.db")
+    both_have_looked = Barrier(2)
+    looked = tracking._present
+
+    def look(*arguments):
+        found = looked(*arguments)
+        with suppress(BrokenBarrierError):
+            both_have_looked.wait(timeout=1)
+        return found
+
+    monkeypatch.setattr(tracking, "_present", look)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(track, [folder, folder]))
+    assert len(stored()) == len(study.plan.cells)
 
 
 def test_steps_are_thinned_but_for_snapshots(workspace, study):
