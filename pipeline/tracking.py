@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlparse
 
@@ -34,6 +35,7 @@ OWNER = "workspace"
 # MLflow alone would wait for a quarter of an hour. So it is 10 seconds for a server that does not
 # answer at first, some 15 for one that goes in between, 100 for one that hangs in between.
 HEALTH_SECONDS = 10
+LONGEST_REASON = 200
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 
 Details = Callable[[Run], tuple[list[Metric], str]]
@@ -171,8 +173,9 @@ def _open(settings: dict[str, Any], root: Path) -> Iterator[Store]:
                 # An open connection would go on writing to a file that has been deleted.
                 client._tracking_client.store._dispose_engine()
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        if server and "timed out" in reason:
+        broken = _broken_connection(error) if server else None
+        reason = f"the server answers no more ({broken})" if broken else _first_line(error)
+        if broken and "timed out" in broken:
             retries, seconds = (os.environ[name] for name in PATIENCE)
             reason = (
                 f"the server takes requests and does not answer: none of {1 + int(retries)} within "
@@ -183,20 +186,43 @@ def _open(settings: dict[str, Any], root: Path) -> Iterator[Store]:
 
 
 def _check_server(uri: str) -> None:
-    """Fail at once, where the client would try again for minutes."""
-    from urllib.error import HTTPError, URLError
-    from urllib.request import urlopen
+    """Fail at once, where the client would try again for minutes.
+
+    MLflow's own request has the credentials and certificates that its variables give.
+    """
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
 
     if not uri.startswith(("http://", "https://")):
         return
+    patience = {"max_retries": 0, "timeout": HEALTH_SECONDS}
     try:
-        with urlopen(f"{uri.rstrip('/')}/health", timeout=HEALTH_SECONDS):
-            pass
-    except HTTPError:
-        return
-    except (URLError, OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
+        http_request(
+            get_default_host_creds(uri), "/health", "GET", raise_on_status=False, **patience
+        )
+    except MlflowException as error:
+        reason = _broken_connection(error) or _first_line(error)
         raise TrackingError(f"tracking.uri {uri}: no server answers ({reason})") from error
+
+
+def _broken_connection(error: BaseException | None) -> str | None:
+    """Return in a few words why the server cannot be reached, None if that is not the error."""
+    from urllib3.exceptions import HTTPError
+
+    reason = None
+    while error is not None:
+        if isinstance(error, HTTPError):
+            reason = str(error)
+        elif isinstance(error, OSError) and reason is not None:
+            reason = error.strerror or str(error)
+        told = (each for each in error.args if isinstance(each, BaseException))
+        error = error.__cause__ or error.__context__ or next(told, None)
+    return reason
+
+
+def _first_line(error: BaseException) -> str:
+    return shorten((str(error).splitlines() or [type(error).__name__])[0], LONGEST_REASON)
 
 
 def _database(uri: str, root: Path) -> Path:

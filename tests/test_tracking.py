@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -28,7 +29,7 @@ from pipeline.tracking import PATIENCE, Tracked
 from pipeline.views import make_view
 from tests.conftest import ROOT
 from tests.factories import Study, make_study, write_tables
-from tests.servers import free_port, mlflow_server, proxy, silent_server
+from tests.servers import free_port, mlflow_server, proxy, refusing_server, silent_server
 
 # What MLflow itself does with its libraries is not this project's.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow")
@@ -498,8 +499,11 @@ def test_a_server_that_goes_in_the_middle_is_told_and_made_up_for(tmp_path, monk
             return detailed(*arguments)
 
         monkeypatch.setattr(stages_track, "run_details", last)
-        with pytest.raises(TrackingError, match="the files are complete, track later"):
+        with pytest.raises(TrackingError) as caught:
             track(folder)
+        told, remedy = str(caught.value).split("; ")
+        assert told == (f"tracking.uri {address}: the server answers no more (Connection refused)")
+        assert remedy.startswith("the files are complete, track later: python -m")
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
     with mlflow_server(tmp_path, port):
@@ -561,6 +565,29 @@ def test_a_server_that_hangs_in_the_middle_is_given_up_and_made_up_for(
         laid_out(with_tracking(study, backend="server", uri=address), folder)
         track(folder)
         assert [run.info.status for run in served(address)] == ["FINISHED"] * 2
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (401, r"failed with error code 401 .*\[\.\.\.\]"),
+        (503, r"the server answers no more \(too many 503 error responses\)"),
+        (None, r"the server answers no more \(Remote end closed connection without response\)"),
+    ],
+)
+def test_a_server_that_refuses_is_told_in_short_and_gets_the_password(
+    workspace, study, monkeypatch, status, told
+):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret")
+    with refusing_server(status) as (address, asked):
+        folder = with_tracking(study, backend="server", uri=address)
+        with pytest.raises(TrackingError, match=told) as caught:
+            track(laid_out(folder, Path("results/notebook")))
+    assert len(str(caught.value)) < 400
+    assert [path.partition("?")[0].split("/")[-1] for path, _ in asked] == ["health", "get-by-name"]
+    assert {sent for _, sent in asked} == {"Basic " + b64encode(b"me:secret").decode()}
 
 
 def test_a_slow_server_is_asked_few_times(tmp_path, monkeypatch, study):
