@@ -25,6 +25,7 @@ from pipeline.plan import read_plan, write_plan
 from pipeline.stages import track as stages_track
 from pipeline.stages.track import LINKS, links_page, track
 from pipeline.tables import STATISTICS, write_statistics
+from pipeline.terminal import _next_steps
 from pipeline.tracking import PATIENCE, Tracked
 from pipeline.views import make_view
 from tests.conftest import ROOT
@@ -652,6 +653,18 @@ def test_titles_are_text_on_the_page_of_links(study):
     )
     assert "<script>" not in page
     assert Links(page).found["a<b"] == "http://x/?a=1&b=2"
+
+
+def test_where_the_runs_are_is_said_for_each_backend(study, tmp_path):
+    tracked = Tracked("http://x/", "http://y/", {}, 0, 0, 0)
+    for backend, uri, where in (
+        ("sqlite", None, "make ui"),
+        ("server", "http://h:5", "http://h:5"),
+    ):
+        plan = with_tracking(study, backend=backend, uri=uri).plan
+        for told in (links_page(plan, tracked), "\n".join(_next_steps(plan, tmp_path))):
+            assert where in told
+            assert ("make ui" in told) == (backend == "sqlite")
 
 
 def test_statistics_decide_the_content(workspace, study):
