@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pipeline.core.algorithms import ALGORITHMS
 from pipeline.core.model import make_model
@@ -374,9 +375,27 @@ def _check_tracking(tracking: dict[str, Any]) -> None:
     backend, uri = tracking["backend"], tracking["uri"]
     _choice("tracking.backend", backend, ("sqlite", "server", "none"))
     _integer("tracking.max_steps", tracking["max_steps"], 2, MOST_ITERATIONS)
-    if backend == "server" and not re.fullmatch(r"https?://[^/\s]+.*", uri or ""):
+    if uri is not None and "@" in uri and not uri.startswith("sqlite:"):
+        # Not `refuse`: it would print the password, as plan.yaml would hold it.
+        raise InputError(
+            "tracking.uri: got a name or password in the address; allowed: http://host:port, with "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment"
+        )
+    if backend == "server" and not _is_address(uri or ""):
         refuse("tracking.uri", uri, "the server's address, http://host:port")
     if backend == "sqlite" and uri is not None:
         path = uri.removeprefix("sqlite:///")
         if path == uri or not path or path.startswith(":memory:") or Path(path).is_dir():
             refuse("tracking.uri", uri, "null or sqlite:///file.db")
+
+
+def _is_address(uri: str) -> bool:
+    try:
+        parts = urlsplit(uri)
+        return (
+            re.fullmatch(r"https?://\S+", uri) is not None
+            and bool(parts.hostname)
+            and parts.port != 0
+        )
+    except ValueError:  # a port that is none, or beyond 65535
+        return False

@@ -166,5 +166,8 @@ def _next_steps(plan: Plan, folder: Path) -> Iterator[str]:
         yield "In brackets: Monte-Carlo standard errors. Medians are over all fits."
     yield f"Look at  {folder / 'report.html'}"
     yield f"Numbers  {folder / 'convergence.md'} (.tex, .csv with every column)"
-    if plan.config["tracking"]["backend"] != "none":
-        yield f"Runs     make ui, then {folder / 'mlflow_links.html'}"
+    tracking, links = plan.config["tracking"], folder / "mlflow_links.html"
+    if tracking["backend"] == "sqlite":
+        yield f"Runs     make ui, then {links}"
+    if tracking["backend"] == "server":
+        yield f"Runs     {links}, on the server {tracking['uri']}"

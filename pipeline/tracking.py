@@ -5,16 +5,18 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlparse
 
 from pipeline import views
 from pipeline.errors import TrackingError
 from pipeline.runs import DataSource, Metric, Run
+from pipeline.workspace import claimed, locked
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,9 +31,11 @@ SNAPSHOT = "fit/snapshot"
 METRICS_PER_BATCH = 1000
 PARAMS_PER_BATCH = 100
 NOTE = "mlflow.note.content"
+OWNER = "workspace"
 # MLflow alone would wait for a quarter of an hour. So it is 10 seconds for a server that does not
 # answer at first, some 15 for one that goes in between, 100 for one that hangs in between.
 HEALTH_SECONDS = 10
+LONGEST_REASON = 200
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 
 Details = Callable[[Run], tuple[list[Metric], str]]
@@ -52,11 +56,16 @@ class Tracked:
 
 @dataclass(frozen=True)
 class Store:
-    """An open tracking store; `artifacts` is None where a server decides."""
+    """An open tracking store.
+
+    `artifacts` is None where a server decides; `owner` is the id of the workspace where others may
+    have runs too, and empty in the workspace's own store.
+    """
 
     client: "MlflowClient"
     ui: str
     artifacts: Path | None
+    owner: str
 
 
 def synchronize(
@@ -79,12 +88,13 @@ def synchronize(
     Parameters
     ----------
     settings : the config's `tracking`, with backend `sqlite` or `server`
-    root : where a database that is given by a relative path lies
+    root : the workspace, where a database that is given by a relative path lies
     description : str or None
         Markdown, shown on the experiment's page; None leaves the one that is there.
     view : the columns and charts that the links open
     results : str
-        Names the results folder: runs of other folders are not touched.
+        Names the results folder: runs of other folders are not touched, nor are those of other
+        workspaces, whose folders may have the same name.
     details : callable
         From a run to its metrics and its note; called only for runs that are written.
     advance : callable
@@ -142,23 +152,30 @@ def _open(settings: dict[str, Any], root: Path) -> Iterator[Store]:
     uri = settings["uri"] or SQLITE
     try:
         if server:
+            # Before the lock: who waits for a server that hangs would wait for nothing.
             _check_server(uri)
-            yield Store(MlflowClient(uri), uri.rstrip("/"), None)
+            with claimed(root) as owner:
+                yield Store(MlflowClient(uri), uri.rstrip("/"), None, owner)
             return
         database = _database(uri, root)
-        with _locked(database):
+        own = database.resolve().is_relative_to(root.resolve())
+        with (
+            nullcontext("") if own else claimed(root) as owner,
+            locked(database.with_name(f"{database.name}.lock")),
+        ):
             artifacts = database.parent / ARTIFACTS
             if not database.exists():
                 _create(database, artifacts)
             client = MlflowClient(f"sqlite:///{database}")
             try:
-                yield Store(client, LOCAL_UI, artifacts)
+                yield Store(client, LOCAL_UI, artifacts, owner)
             finally:
                 # An open connection would go on writing to a file that has been deleted.
                 client._tracking_client.store._dispose_engine()
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        if server and "timed out" in reason:
+        broken = _broken_connection(error) if server else None
+        reason = f"the server answers no more ({broken})" if broken else _first_line(error)
+        if broken and "timed out" in broken:
             retries, seconds = (os.environ[name] for name in PATIENCE)
             reason = (
                 f"the server takes requests and does not answer: none of {1 + int(retries)} within "
@@ -169,20 +186,43 @@ def _open(settings: dict[str, Any], root: Path) -> Iterator[Store]:
 
 
 def _check_server(uri: str) -> None:
-    """Fail at once, where the client would try again for minutes."""
-    from urllib.error import HTTPError, URLError
-    from urllib.request import urlopen
+    """Fail at once, where the client would try again for minutes.
+
+    MLflow's own request has the credentials and certificates that its variables give.
+    """
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
 
     if not uri.startswith(("http://", "https://")):
         return
+    patience = {"max_retries": 0, "timeout": HEALTH_SECONDS}
     try:
-        with urlopen(f"{uri.rstrip('/')}/health", timeout=HEALTH_SECONDS):
-            pass
-    except HTTPError:
-        return
-    except (URLError, OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
+        http_request(
+            get_default_host_creds(uri), "/health", "GET", raise_on_status=False, **patience
+        )
+    except MlflowException as error:
+        reason = _broken_connection(error) or _first_line(error)
         raise TrackingError(f"tracking.uri {uri}: no server answers ({reason})") from error
+
+
+def _broken_connection(error: BaseException | None) -> str | None:
+    """Return in a few words why the server cannot be reached, None if that is not the error."""
+    from urllib3.exceptions import HTTPError
+
+    reason = None
+    while error is not None:
+        if isinstance(error, HTTPError):
+            reason = str(error)
+        elif isinstance(error, OSError) and reason is not None:
+            reason = error.strerror or str(error)
+        told = (each for each in error.args if isinstance(each, BaseException))
+        error = error.__cause__ or error.__context__ or next(told, None)
+    return reason
+
+
+def _first_line(error: BaseException) -> str:
+    return shorten((str(error).splitlines() or [type(error).__name__])[0], LONGEST_REASON)
 
 
 def _database(uri: str, root: Path) -> Path:
@@ -190,23 +230,6 @@ def _database(uri: str, root: Path) -> Path:
     if not path or path.startswith(("sqlite:", ":memory:")):
         raise TrackingError(f"tracking.uri: got {uri!r}; allowed: sqlite:///file.db")
     return (root / path).absolute()
-
-
-@contextmanager
-def _locked(database: Path) -> Iterator[None]:
-    """Let one process at a time write; the lock falls with the process that holds it.
-
-    Without `fcntl` (Windows) nothing is locked: do not track from two processes at once there.
-    """
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with open(f"{database}.lock", "a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _create(database: Path, artifacts: Path) -> None:
@@ -233,7 +256,9 @@ def _experiment(store: Store, name: str, tags: dict[str, str]) -> str:
         # MLflow keeps absolute paths: the database came with a folder that has been moved or
         # copied, and its artifacts would be read and written where the folder was.
         client.rename_experiment(found.experiment_id, f"{name} (moved, {found.experiment_id})")
-        client.delete_experiment(found.experiment_id)
+        # Others' runs stay, as when a server over the same database has made the experiment.
+        if not client.search_runs([found.experiment_id], f"tags.{OWNER} LIKE '%'", max_results=1):
+            client.delete_experiment(found.experiment_id)
         found = None
     if found is None:
         return client.create_experiment(name, location, tags=tags)
@@ -254,7 +279,7 @@ def _present(store: Store, experiment_id: str, results: str) -> "list[StoredRun]
             order_by=["attributes.start_time ASC"],
             page_token=token,
         )
-        runs += page
+        runs += (run for run in page if run.data.tags.get(OWNER, "") == store.owner)
         token = page.token or ""
     return runs
 
@@ -297,6 +322,7 @@ def _write(store: Store, experiment_id: str, results: str, run: Run, details: De
     metrics, note = details(run)
     now = int(time.time() * 1000)
     tags = {"cell": run.cell, "content": run.content, "results": results, NOTE: note}
+    tags |= {OWNER: store.owner} if store.owner else {}
     run_id = client.create_run(experiment_id, now, tags, run.name).info.run_id
     client.log_inputs(run_id, [_data_set(run.source)])
     for params in _batches(list(run.params.items()), PARAMS_PER_BATCH):

@@ -70,6 +70,46 @@ def silent_server() -> Iterator[str]:
 
 
 @contextmanager
+def refusing_server(status: int | None) -> Iterator[tuple[str, list[tuple[str, str | None]]]]:
+    """Be healthy, and answer all other requests with a long page of a status; None: hang up.
+
+    Yields the address and a list that gets the path and the credentials of each request.
+    """
+    asked: list[tuple[str, str | None]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            """Refuse."""
+            asked.append((self.path, self.headers.get("Authorization")))
+            if status is None and self.path != "/health":
+                return
+            self.send_response(200 if self.path == "/health" else status or 0)
+            self.end_headers()
+            self.wfile.write(b"<p>No entry</p> " * 50)
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            """Say nothing."""
+
+    with _serving(Handler) as address:
+        yield address, asked
+
+
+@contextmanager
+def _serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        block_on_close = False
+
+    server = Server(("127.0.0.1", 0), handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@contextmanager
 def proxy(
     address: str, delay: float = 0.0, answers: Callable[[str], bool] = lambda path: True
 ) -> Iterator[tuple[str, list[str]]]:
@@ -107,14 +147,5 @@ def proxy(
         def log_message(self, format: str, *arguments: object) -> None:
             """Say nothing."""
 
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-        block_on_close = False
-
-    server = Server(("127.0.0.1", 0), Handler)
-    Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", requests
-    finally:
-        server.shutdown()
-        server.server_close()
+    with _serving(Handler) as through:
+        yield through, requests

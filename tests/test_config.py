@@ -379,6 +379,9 @@ BAD = {
     "database in memory": (["tracking.uri=sqlite:///:memory:"], "tracking.uri"),
     "database a folder": (["tracking.uri=sqlite:////tmp"], "tracking.uri"),
     "server that is none": (["tracking=server", "tracking.uri=notaurl"], "tracking.uri"),
+    "server without host": (["tracking=server", "tracking.uri=http://:5000"], "tracking.uri"),
+    "port beyond": (["tracking=server", "tracking.uri=http://host:65536"], "tracking.uri"),
+    "port zero": (["tracking=server", "tracking.uri=http://host:0"], "tracking.uri"),
     "broken sweep": (["-m", "seed=[1"], "seed=[1"),
     "sweep over nothing known": (["-m", "seed=glob(*)"], "seed"),
     "broken override": (["mixture=[notebook"], "mixture"),
@@ -395,6 +398,19 @@ def test_bad_input_is_refused_in_a_line_or_two(overrides, named, workspace, caps
     assert named in error
     assert 1 <= len(error.strip().splitlines()) <= 2
     assert "Traceback" not in error
+    assert list(workspace.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "address", ["http://me:secret@host:99999", "https://secret@host", "me:secret@host"]
+)
+@pytest.mark.parametrize("backend", ["server", "sqlite", "none"])
+def test_a_password_in_an_address_is_refused_and_not_printed(backend, address, workspace, capsys):
+    overrides = [f"tracking={backend}", f"tracking.uri='{address}'"]
+    assert exit_status(lambda: main(overrides)) == 2
+    error = capsys.readouterr().err
+    assert "secret" not in error
+    assert "MLFLOW_TRACKING_PASSWORD" in error
     assert list(workspace.iterdir()) == []
 
 

@@ -5,10 +5,13 @@ import shutil
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from base64 import b64encode
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from threading import Barrier, BrokenBarrierError
 
 import numpy as np
 import pandas as pd
@@ -16,16 +19,18 @@ import pytest
 import yaml
 from PIL import Image
 
+from pipeline import tracking
 from pipeline.errors import TrackingError
 from pipeline.plan import read_plan, write_plan
 from pipeline.stages import track as stages_track
 from pipeline.stages.track import LINKS, links_page, track
 from pipeline.tables import STATISTICS, write_statistics
+from pipeline.terminal import _next_steps
 from pipeline.tracking import PATIENCE, Tracked
 from pipeline.views import make_view
 from tests.conftest import ROOT
 from tests.factories import Study, make_study, write_tables
-from tests.servers import free_port, mlflow_server, proxy, silent_server
+from tests.servers import free_port, mlflow_server, proxy, refusing_server, silent_server
 
 # What MLflow itself does with its libraries is not this project's.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow")
@@ -323,6 +328,98 @@ def test_two_processes_may_be_the_first_at_once(tmp_path, monkeypatch, study):
     assert {folder for folder, _ in stored()} == {"results/0/notebook", "results/1/notebook"}
 
 
+def shared(study: Study, backend: str, database: Path, folder: str = "results/notebook") -> Path:
+    """Lay a study out whose runs go to a database elsewhere, to which others log too."""
+    settings = {"backend": backend, "uri": f"sqlite:///{database}"}
+    return laid_out(with_tracking(study, **settings), Path(folder))
+
+
+@pytest.mark.parametrize("backend", ["server", "sqlite"])
+def test_workspaces_that_share_a_store_do_not_touch_each_others_runs(
+    workspace, study, monkeypatch, backend
+):
+    store = workspace / "mlflow.db"
+
+    def shown(owner: str) -> dict:
+        """Return the ids of a workspace's runs by cell, each of which has one."""
+        runs = client(store).search_runs([notebook.experiment_id])
+        ids = [(r.data.tags["cell"], r.info.run_id) for r in runs if of(r) == owner]
+        assert len(dict(ids)) == len(ids)
+        return dict(ids)
+
+    def of(run) -> str:
+        return run.data.tags.get("workspace", "")
+
+    ids = {}
+    for user in ("one", "two"):
+        (workspace / user).mkdir()
+        monkeypatch.chdir(workspace / user)
+        track(shared(study, backend, store))
+        ids[user] = Path(".mlflow_workspace").read_text().split()[0]
+        notebook = client(store).get_experiment_by_name("notebook")
+    before = {user: shown(ids[user]) for user in ids}
+    assert [len(runs) for runs in before.values()] == [2, 2]
+    # What changes is replaced, what does not stays: of two cells, one.
+    monkeypatch.chdir(workspace / "two")
+    folder = shared(study, backend, store)
+    changed = study.plan.cells[0].id
+    picture = folder / "figures" / "snapshots" / f"{changed}-000003.png"
+    Image.new("RGB", (30, 20), "red").save(picture)
+    track(folder)
+    after = {user: shown(ids[user]) for user in ids}
+    assert after["one"] == before["one"]
+    assert {cell for cell in before["two"] if after["two"][cell] != before["two"][cell]} == {
+        changed
+    }
+    # A copy of a workspace is another one.
+    shutil.copytree(workspace / "two", workspace / "three")
+    monkeypatch.chdir(workspace / "three")
+    track(Path("results/notebook"))
+    assert shown(ids["two"]) == after["two"]
+    assert Path(".mlflow_workspace").read_text().split()[0] not in ids.values()
+    # The store's own workspace has the same folder, and runs without a tag.
+    monkeypatch.chdir(workspace)
+    track(laid_out(study, Path("results/notebook")))
+    assert {user: shown(ids[user]) for user in ids} == after
+    assert not Path(".mlflow_workspace").exists()
+
+
+def test_a_copy_tracks_into_a_shared_store_for_its_workspace(workspace, study, monkeypatch):
+    store = workspace / "elsewhere" / "mlflow.db"
+    store.parent.mkdir()
+    shutil.copy("mlflow.db", store)
+    home = workspace / "home"
+    home.mkdir()
+    monkeypatch.chdir(home)
+    track(shared(study, "server", store))
+    for number in range(2):
+        copy = home / "copies" / str(number)
+        copy.mkdir(parents=True)
+        monkeypatch.chdir(copy)
+        track(shared(study, "server", store), workspace=str(home), copy="seven")
+        assert not Path(".mlflow_workspace").exists()
+    runs = stored(store)
+    assert {folder for folder, _ in runs} == {"results/notebook", "seven:results/notebook"}
+    assert len({run.data.tags["workspace"] for run in runs.values()}) == 1
+
+
+def test_one_process_at_a_time_tracks_to_a_server(workspace, study, monkeypatch):
+    folder = shared(study, "server", workspace / "mlflow.db")
+    both_have_looked = Barrier(2)
+    looked = tracking._present
+
+    def look(*arguments):
+        found = looked(*arguments)
+        with suppress(BrokenBarrierError):
+            both_have_looked.wait(timeout=1)
+        return found
+
+    monkeypatch.setattr(tracking, "_present", look)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(track, [folder, folder]))
+    assert len(stored()) == len(study.plan.cells)
+
+
 def test_steps_are_thinned_but_for_snapshots(workspace, study):
     track(laid_out(with_tracking(study, max_steps=8), Path("results/notebook")))
     for run in stored().values():
@@ -403,8 +500,11 @@ def test_a_server_that_goes_in_the_middle_is_told_and_made_up_for(tmp_path, monk
             return detailed(*arguments)
 
         monkeypatch.setattr(stages_track, "run_details", last)
-        with pytest.raises(TrackingError, match="the files are complete, track later"):
+        with pytest.raises(TrackingError) as caught:
             track(folder)
+        told, remedy = str(caught.value).split("; ")
+        assert told == (f"tracking.uri {address}: the server answers no more (Connection refused)")
+        assert remedy.startswith("the files are complete, track later: python -m")
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
     with mlflow_server(tmp_path, port):
@@ -466,6 +566,29 @@ def test_a_server_that_hangs_in_the_middle_is_given_up_and_made_up_for(
         laid_out(with_tracking(study, backend="server", uri=address), folder)
         track(folder)
         assert [run.info.status for run in served(address)] == ["FINISHED"] * 2
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (401, r"failed with error code 401 .*\[\.\.\.\]"),
+        (503, r"the server answers no more \(too many 503 error responses\)"),
+        (None, r"the server answers no more \(Remote end closed connection without response\)"),
+    ],
+)
+def test_a_server_that_refuses_is_told_in_short_and_gets_the_password(
+    workspace, study, monkeypatch, status, told
+):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret")
+    with refusing_server(status) as (address, asked):
+        folder = with_tracking(study, backend="server", uri=address)
+        with pytest.raises(TrackingError, match=told) as caught:
+            track(laid_out(folder, Path("results/notebook")))
+    assert len(str(caught.value)) < 400
+    assert [path.partition("?")[0].split("/")[-1] for path, _ in asked] == ["health", "get-by-name"]
+    assert {sent for _, sent in asked} == {"Basic " + b64encode(b"me:secret").decode()}
 
 
 def test_a_slow_server_is_asked_few_times(tmp_path, monkeypatch, study):
@@ -530,6 +653,18 @@ def test_titles_are_text_on_the_page_of_links(study):
     )
     assert "<script>" not in page
     assert Links(page).found["a<b"] == "http://x/?a=1&b=2"
+
+
+def test_where_the_runs_are_is_said_for_each_backend(study, tmp_path):
+    tracked = Tracked("http://x/", "http://y/", {}, 0, 0, 0)
+    for backend, uri, where in (
+        ("sqlite", None, "make ui"),
+        ("server", "http://h:5", "http://h:5"),
+    ):
+        plan = with_tracking(study, backend=backend, uri=uri).plan
+        for told in (links_page(plan, tracked), "\n".join(_next_steps(plan, tmp_path))):
+            assert where in told
+            assert ("make ui" in told) == (backend == "sqlite")
 
 
 def test_statistics_decide_the_content(workspace, study):

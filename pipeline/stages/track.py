@@ -237,6 +237,10 @@ def links_page(plan: Plan, tracked: tracking.Tracked) -> str:
         for cell, url in tracked.run_urls.items()
     )
     title = escape(f"{plan.title}: runs in MLflow")
+    settings = plan.config["tracking"]
+    where = "the MLflow UI must be running: <code>make ui</code>"
+    if settings["backend"] == "server":
+        where = f"on the server {escape(settings['uri'])}"
     return f"""<!DOCTYPE html>
 <html lang="en">
 <meta charset="utf-8">
@@ -248,7 +252,7 @@ body {{ font: 1rem/1.5 sans-serif; max-width: 60rem; margin: 2rem auto; padding:
 <h1>{title}</h1>
 <p><a href="{escape(tracked.experiment_url)}">All runs of the experiment</a>,
 <a href="{escape(tracked.charts_url)}">their charts</a>
-(the MLflow UI must be running: <code>make ui</code>)</p>
+({where})</p>
 <ul>
 {items}
 </ul>
