@@ -69,8 +69,8 @@ def _assemble(
                     add_fits(of_fits)
                     add_traces(of_traces)
         except DamagedBlockError as error:
-            log.warning("stored block %s is damaged or gone: computed again", error.path)
             error.path.unlink(missing_ok=True)
+            log.warning("stored block %s is damaged or gone: computed again", error.path)
             return False
         return True
 
