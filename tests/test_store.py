@@ -144,6 +144,30 @@ def test_prune_removes_what_killed_runs_and_other_versions_left(workspace, capsy
     assert sorted(folder.iterdir()) == before
 
 
+def test_only_folders_of_contents_are_a_store(workspace):
+    results = Path("results/notebook")
+    write_plan(study(), results)
+    content = "ab" + "0" * 62
+    elsewhere = Path("other") / "cd" / ("cd" + "0" * 62)
+    strangers = [
+        Path("home/05/2024"),
+        Path("home/ab/ab"),
+        Path("home/cd") / content,
+        Path("home/zz") / ("zz" + "0" * 62),
+        Path("home/ef") / ("EF" + "0" * 62),
+        elsewhere,
+    ]
+    for folder in [*strangers, Path("home/ab") / content]:
+        folder.mkdir(parents=True)
+        (folder / "a.txt").write_text("x")
+    Path("home/dd").symlink_to("../other/cd")
+    Path("home/cd", "cd" + "0" * 62).symlink_to(elsewhere.absolute())
+    Path("home/ab", "ab" + "1" * 62).write_text("x")
+    kept = {path for path in Path().rglob("*") if content not in path.parts or "cd" in path.parts}
+    assert main(["prune", "store_dir=home"]) == 0
+    assert set(Path().rglob("*")) - {Path("home/lock")} == kept
+
+
 def study(*overrides: str) -> Plan:
     settings = ["experiment=notebook", "model=[free]", "init=[kmeans_pp]", "replicates=4"]
     settings += ["schedule=converge", "tracking=none", *overrides]

@@ -21,6 +21,9 @@ from pyarrow import ipc
 from pipeline.files import atomic_write
 
 FILE_NAME = re.compile(r"r(\d+)-(\d+)-s(\d+)-(\d+)\.([0-9a-f]{16})\.arrow")
+# Folders of contents, <two digits>/<all digits>: what else lies in a store's folder is not its own.
+FIRST_DIGITS = re.compile(r"[0-9a-f]{2}")
+CONTENT = re.compile(r"[0-9a-f]{64}")
 # Key of a stream's metadata: cell, block and table that it was written as.
 NAME = "block"
 # Of rows of fits and of traces; fits have no iteration.
@@ -147,7 +150,20 @@ def read_block(file: BlockFile) -> Rows:
 
 def contents(store: Path) -> list[Path]:
     """Return the folders of the contents that a store has anything of."""
-    return sorted(path for path in store.glob("??/*") if path.is_dir())
+    return [
+        Path(folder.path)
+        for first in _folders(store, FIRST_DIGITS)
+        for folder in _folders(Path(first.path), CONTENT)
+        if folder.name.startswith(first.name)
+    ]
+
+
+def _folders(where: Path, pattern: re.Pattern[str]) -> list[os.DirEntry[str]]:
+    """Return the folders of a folder, no links, whose names match, by name."""
+    with os.scandir(where) as found:
+        matching = [entry for entry in found if pattern.fullmatch(entry.name)]
+    folders = [entry for entry in matching if entry.is_dir(follow_symlinks=False)]
+    return sorted(folders, key=lambda entry: entry.name)
 
 
 def stored_blocks(folder: Path) -> list[Block]:
