@@ -1,5 +1,6 @@
 """The store: what is missing, what is damaged, and rows whatever the blocks."""
 
+import errno
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.command import exit_status
 from pipeline.computing import complete, drawn_samples
 from pipeline.config import compose
 from pipeline.errors import InputError
@@ -128,6 +130,29 @@ def test_no_flipped_bit_of_a_block_goes_unnoticed(tmp_path: Path):
             all_rows(tmp_path, [block], 3, STARTS, 3)
     path.write_bytes(whole)
     assert all_rows(tmp_path, [block], 3, STARTS, 3) == rows_of(block)
+
+
+def test_what_hinders_reading_a_block_is_no_damage(workspace, capsys, monkeypatch):
+    plan = study()
+    write_plan(plan, results := Path("results/notebook"))
+    generate(results)
+    (path,) = folder_of(Path(".cells"), plan.cells[0].content).iterdir()
+    read_bytes = Path.read_bytes
+    errors = [OSError(errno.EIO, "Input/output error") for _ in range(2)]  # they name no file
+
+    def fails(self: Path) -> bytes:
+        if self.name == path.name and errors:
+            raise errors.pop()
+        return read_bytes(self)
+
+    monkeypatch.setattr(Path, "read_bytes", fails)
+    assert exit_status(lambda: fit(results)) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == f"error: Input/output error: {path}"
+    assert main(["verify"]) == 1
+    told = capsys.readouterr().out
+    assert f"{path}: Input/output error" in told
+    assert "0 blocks read, 0 damaged; 1 could not be read" in told
+    assert main(["verify"]) == 0
 
 
 def test_prune_removes_what_killed_runs_and_other_versions_left(workspace, capsys):

@@ -60,7 +60,7 @@ class Rows(NamedTuple):
 
 
 class DamagedBlockError(Exception):
-    """A stored block, the file `path`, cannot be read or is not what its name says.
+    """A stored block, the file `path`, is gone or is not what its name says.
 
     It never leaves the pipeline: such a block is computed again.
     """
@@ -132,14 +132,24 @@ def read_block(file: BlockFile) -> Rows:
     ------
     DamagedBlockError
         If the file is damaged, missing, or another block's.
+    OSError
+        If it cannot be read for a reason that says nothing of its bytes, as rights that lack.
     """
     path, block, digest = file
     try:
         data = pa.py_buffer(path.read_bytes())
-        if _digest(data) != digest:
-            raise DamagedBlockError(path, "these are not the bytes that were written")
-        streams = pa.BufferReader(data)
+    except FileNotFoundError as error:
+        raise DamagedBlockError(path, "no such file") from error
+    except OSError as error:
+        error.filename = str(path)  # which only opening names
+        raise
+    if _digest(data) != digest:
+        raise DamagedBlockError(path, "these are not the bytes that were written")
+    streams = pa.BufferReader(data)
+    try:
         rows = [ipc.open_stream(streams, options=READ).read_all() for _ in Rows._fields]
+    except MemoryError:  # one of Arrow's errors too
+        raise
     except (OSError, ValueError, pa.ArrowException) as error:
         raise DamagedBlockError(path, " ".join(str(error).split())) from error
     for name, table in zip(_names(path.parent, block), rows, strict=True):

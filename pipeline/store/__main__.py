@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 ACTIONS = ("list", "verify", "prune")
 DRY_RUN = "--dry-run"
-MOST_LINES = 20  # about damaged blocks
+MOST_LINES = 20  # about blocks
 
 
 class Entry(NamedTuple):
@@ -102,19 +102,25 @@ def list_store(found: Sequence[Entry], page: Console) -> None:
 
 def verify(found: Sequence[Entry], page: Console) -> int:
     """Read every block, print those that are damaged, and return the status of the command."""
-    n_blocks = n_damaged = 0
+    n_read = n_damaged = n_unread = 0
     for entry in found:
         for file in entry.blocks:
-            n_blocks += 1
             try:
                 read_block(file)
+                n_read += 1
+                continue
             except DamagedBlockError as error:
-                n_damaged += 1
-                if n_damaged <= MOST_LINES:
-                    show(page, str(error), soft_wrap=True)
+                n_read, n_damaged = n_read + 1, n_damaged + 1
+                told = str(error)
+            except OSError as error:
+                n_unread += 1
+                told = f"{file.path}: {error.strerror or error}"
+            if n_damaged + n_unread <= MOST_LINES:
+                show(page, told, soft_wrap=True)
     after = "; the next run computes them again" if n_damaged else ""
-    show(page, f"{n_blocks:,} blocks read, {n_damaged:,} damaged{after}")
-    return EXIT_ERROR if n_damaged else 0
+    unread = f"; {n_unread:,} could not be read" if n_unread else ""
+    show(page, f"{n_read:,} blocks read, {n_damaged:,} damaged{after}{unread}")
+    return EXIT_ERROR if n_damaged + n_unread else 0
 
 
 def prune(found: Sequence[Entry], store: Path, page: Console, dry_run: bool) -> None:
