@@ -1,6 +1,7 @@
 """The store: what is missing, what is damaged, and rows whatever the blocks."""
 
 import errno
+import os
 import re
 from pathlib import Path
 
@@ -132,6 +133,23 @@ def test_no_flipped_bit_of_a_block_goes_unnoticed(tmp_path: Path):
     assert all_rows(tmp_path, [block], 3, STARTS, 3) == rows_of(block)
 
 
+def test_only_a_file_is_a_block(tmp_path: Path):
+    block = Block(0, 3, 0, STARTS)
+    store(tmp_path, block)
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    path.unlink()
+    path.mkdir()
+    assert stored_blocks(tmp_path) == []
+    path.rmdir()
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(path)
+        assert stored_blocks(tmp_path) == []
+    store(tmp_path, block)  # takes the place of a pipe
+    assert stored_blocks(tmp_path) == [block]
+    assert path.read_bytes() == whole
+
+
 def test_what_hinders_reading_a_block_is_no_damage(workspace, capsys, monkeypatch):
     plan = study()
     write_plan(plan, results := Path("results/notebook"))
@@ -163,6 +181,9 @@ def test_prune_removes_what_killed_runs_and_other_versions_left(workspace, capsy
     left = [folder / ".123.tmp.arrow", folder / "r0-4-s0-1.of_another_version"]
     for path in left:
         path.write_bytes(b"piece")
+    left.append(folder / f"r0-4-s0-1.{'0' * 16}.arrow")
+    left[-1].mkdir()
+    (left[-1] / "file").write_bytes(b"piece")
     assert main(["prune", "--dry-run"]) == 0
     assert all(path.exists() for path in left)
     assert main(["prune"]) == 0

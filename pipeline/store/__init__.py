@@ -116,13 +116,15 @@ def block_files(folder: Path) -> list[BlockFile]:
 def _blocks_in(folder: Path) -> Iterator[tuple[str, Block, str]]:
     """Yield what the names of block files say; a cell may have thousands."""
     try:
-        names = sorted(os.listdir(folder))
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
     except FileNotFoundError:
         return
-    for name in names:
-        if match := FILE_NAME.fullmatch(name):
+    for entry in entries:
+        # A folder or a pipe is no block, whatever its name.
+        if (match := FILE_NAME.fullmatch(entry.name)) and entry.is_file():
             *numbers, digest = match.groups()
-            yield name, Block(*map(int, numbers)), digest
+            yield entry.name, Block(*map(int, numbers)), digest
 
 
 def read_block(file: BlockFile) -> Rows:

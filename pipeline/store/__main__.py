@@ -57,15 +57,33 @@ def entries(store: Path, results: Sequence[Path]) -> Iterator[Entry]:
     """
     cells = _cells_of_plans(store, results)
     for folder in contents(store):
+        paths = set(folder.iterdir())
         blocks = sorted(block_files(folder), key=lambda file: file.block)
-        paths = {path for path in folder.iterdir() if path.is_file()}
         others = sorted(paths - {file.path for file in blocks})
         yield Entry(folder, blocks, others, size(paths), cells.get(folder.name, []))
 
 
 def size(paths: Iterable[Path]) -> int:
-    """Return the bytes of some files."""
-    return sum(path.stat().st_size for path in paths)
+    """Return the bytes of some files, and of those in folders among them."""
+    return sum(size(path.iterdir()) if _is_folder(path) else _n_bytes(path) for path in paths)
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _n_bytes(path: Path) -> int:
+    try:
+        return path.lstat().st_size
+    except FileNotFoundError:  # a run has renamed it since
+        return 0
+
+
+def _remove(path: Path) -> None:
+    if _is_folder(path):
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _cells_of_plans(store: Path, results: Sequence[Path]) -> dict[str, list[str]]:
@@ -145,9 +163,9 @@ def prune(found: Sequence[Entry], store: Path, page: Console, dry_run: bool) -> 
                 continue
             if entry.needed:
                 for path in entry.others:
-                    path.unlink()
+                    _remove(path)
             else:
-                shutil.rmtree(entry.folder)
+                _remove(entry.folder)
     locks.close()
     verb = "would be removed" if dry_run else "removed"
     show(page, f"{removed:,} contents that no plan needs, {decimal(n_bytes)} in all: {verb}")
