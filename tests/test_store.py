@@ -214,6 +214,55 @@ def test_only_folders_of_contents_are_a_store(workspace):
     assert set(Path().rglob("*")) - {Path("home/lock")} == kept
 
 
+def test_what_a_plan_needs_is_kept_wherever_store_and_plan_lie(workspace, monkeypatch):
+    plan = study()
+    write_plan(plan, Path("away/notebook"))
+    Path("away/again").symlink_to(".")
+    Path("results").mkdir()
+    Path("results/linked").symlink_to("../away")
+    Path("moved").mkdir()
+    Path(".cells").rename("moved/cells")
+    monkeypatch.chdir("moved")
+    for results in ("../results", "../results/linked", "../away"):
+        assert main(["prune", "store_dir=cells", f"results_dir={results}"]) == 0
+        assert folder_of(Path("cells"), plan.cells[0].content).is_dir()
+
+
+def test_prune_refuses_where_plans_may_be_missing(workspace, monkeypatch, capsys):
+    plan = study()
+    folder = folder_of(Path(".cells"), plan.cells[0].content)
+
+    def status() -> int:
+        found = exit_status(lambda: main(["prune"]))
+        assert folder.is_dir()
+        return found
+
+    assert status() == 2
+    assert "error: results_dir: no plan below 'results'" in capsys.readouterr().err
+    results = Path("results/other")
+    results.mkdir(parents=True)
+    assert status() == 2
+    assert main([]) == 0
+    write_plan(make_plan(compose(["experiment=notebook", "tracking=none"]))[0], results)
+    Path("results/unmounted").symlink_to("nowhere")
+    assert status() == 2
+    Path("results/unmounted").unlink()
+    Path("results/theirs").mkdir()
+    scandir = os.scandir
+
+    def refused(path):
+        if Path(path).name == "theirs":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", refused)
+        assert status() == 1
+    assert "error: Permission denied: results/theirs" in capsys.readouterr().err
+    assert main(["prune"]) == 0
+    assert not folder.exists()
+
+
 def study(*overrides: str) -> Plan:
     settings = ["experiment=notebook", "model=[free]", "init=[kmeans_pp]", "replicates=4"]
     settings += ["schedule=converge", "tracking=none", *overrides]

@@ -6,13 +6,15 @@
     python -m pipeline.store prune             (remove it)
 
 Options: store_dir=DIR (default .cells), results_dir=DIR (default results; may be given several
-times): the plans below it say what is needed. Everything in a store can be computed again.
+times): the plans below it say what is needed, so prune wants every results folder of the runs with
+this store. Everything in a store can be computed again.
 """
 
 import logging
+import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,15 +49,8 @@ class Entry(NamedTuple):
     needed: list[str]
 
 
-def entries(store: Path, results: Sequence[Path]) -> Iterator[Entry]:
-    """Yield what is in a store, by content.
-
-    Raises
-    ------
-    InputError
-        If a plan below the results folders cannot be read.
-    """
-    cells = _cells_of_plans(store, results)
+def entries(store: Path, cells: Mapping[str, list[str]]) -> Iterator[Entry]:
+    """Yield what is in a store, by content; `cells` are those of plans that have each content."""
     for folder in contents(store):
         paths = set(folder.iterdir())
         blocks = sorted(block_files(folder), key=lambda file: file.block)
@@ -86,14 +81,49 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _cells_of_plans(store: Path, results: Sequence[Path]) -> dict[str, list[str]]:
-    """Return the cells, `<results folder>: <cell>`, that belong to each content of a store."""
+def plans_below(folder: Path, seen: set[tuple[int, int]] | None = None) -> Iterator[Path]:
+    """Yield the folders of plans below a folder, links followed.
+
+    Raises
+    ------
+    InputError
+        If a link leads nowhere: there may be plans behind it when a disk is back.
+    OSError
+        If a folder cannot be read.
+    """
+    seen = set() if seen is None else seen
+    status = folder.stat()
+    if (status.st_dev, status.st_ino) in seen:
+        return
+    seen.add((status.st_dev, status.st_ino))
+    with os.scandir(folder) as found:
+        entries = sorted(found, key=lambda entry: entry.name)
+    for entry in entries:
+        if entry.name == FILE:
+            yield folder
+        elif entry.is_dir():
+            yield from plans_below(Path(entry.path), seen)
+        elif entry.is_symlink() and not os.path.exists(entry.path):
+            raise InputError(
+                f"{entry.path}: a link to nothing, and plans may be missing; remove it"
+            )
+
+
+def cells_of_plans(folders: Iterable[Path]) -> dict[str, list[str]]:
+    """Return the cells, `<folder of the plan>: <cell>`, that have each content.
+
+    The hash alone counts, wherever a plan says that its store is: stores are moved, and a relative
+    path is one from where the run was started.
+
+    Raises
+    ------
+    InputError
+        If a plan cannot be read.
+    """
     cells: dict[str, list[str]] = {}
-    for path in sorted(path for folder in results for path in folder.rglob(FILE)):
-        plan = read_plan(path.parent)
-        if Path(plan.config["store_dir"]).resolve() == store.resolve():
-            for cell in plan.cells:
-                cells.setdefault(cell.content, []).append(f"{path.parent}: {cell.id}")
+    for folder in folders:
+        for cell in read_plan(folder).cells:
+            cells.setdefault(cell.content, []).append(f"{folder}: {cell.id}")
     return cells
 
 
@@ -180,9 +210,17 @@ def main(arguments: Sequence[str]) -> int:
     if not store.is_dir():
         raise InputError(f"store_dir: {store} is no folder; allowed: the store of earlier runs")
     page = console()
-    found = list(entries(store, results))
     if action == "verify":
-        return verify(found, page)
+        return verify(list(entries(store, {})), page)
+    plans = {folder: list(plans_below(folder)) if folder.is_dir() else [] for folder in results}
+    for folder, below in plans.items():
+        if action == "prune" and not below:
+            raise InputError(
+                f"results_dir: no plan below {str(folder)!r}, so nothing says what is needed, and "
+                "nothing is removed; allowed: results_dir=DIR, the results of runs with this store"
+            )
+    planned = dict.fromkeys(path for below in plans.values() for path in below)
+    found = list(entries(store, cells_of_plans(planned)))
     if action == "prune":
         prune(found, store, page, dry_run)
     else:
