@@ -3,6 +3,8 @@
 import errno
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from pipeline.command import exit_status
 from pipeline.computing import complete, drawn_samples
 from pipeline.config import compose
 from pipeline.errors import InputError
+from pipeline.locks import Locks
 from pipeline.plan import Plan, write_plan
 from pipeline.planning import make_plan
 from pipeline.stages.fit import fit
@@ -30,6 +33,7 @@ from pipeline.store import (
     write_block,
 )
 from pipeline.store.__main__ import main
+from tests.conftest import ROOT
 
 STARTS = 2
 
@@ -184,10 +188,49 @@ def test_prune_removes_what_killed_runs_and_other_versions_left(workspace, capsy
     left.append(folder / f"r0-4-s0-1.{'0' * 16}.arrow")
     left[-1].mkdir()
     (left[-1] / "file").write_bytes(b"piece")
-    assert main(["prune", "--dry-run"]) == 0
-    assert all(path.exists() for path in left)
+    told = "3 files that are no blocks, 15 bytes"
+    for arguments in (["list"], ["verify"], ["prune", "--dry-run"]):
+        Path(".cells/lock").unlink(missing_ok=True)
+        assert main(arguments) == 0
+        assert told in capsys.readouterr().out.splitlines()[-1]
+        assert all(path.exists() for path in left)
+        assert not Path(".cells/lock").exists(), "nothing is written"
     assert main(["prune"]) == 0
+    assert told in capsys.readouterr().out
     assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no fcntl: nothing is locked")
+def test_prune_leaves_a_run_at_work_alone(workspace, capsys, monkeypatch):
+    """A run at work keeps its piece; one that ends after the listing has no piece any more."""
+    plan = study()
+    write_plan(plan, Path("results/notebook"))
+    content = plan.cells[0].content
+    folder = folder_of(Path(".cells"), content)
+    (block,) = folder.iterdir()
+    piece = block.rename(folder / ".123.tmp.arrow")
+    program = (
+        "import sys; from pathlib import Path; from pipeline.locks import Locks\n"
+        f"with Locks(Path('.cells')).claim({content!r}, 3, 4): print(); sys.stdin.read()"
+    )
+    line = [sys.executable, "-c", program]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(line, env=environment, **pipes) as run:
+        run.stdout.readline()
+        assert main(["prune"]) == 0
+        assert "in use by a run, kept" in capsys.readouterr().out
+        assert piece.exists()
+        run.communicate()
+    claim_all = Locks.claim_all
+
+    def ends_before(self, content):
+        piece.rename(block)
+        return claim_all(self, content)
+
+    monkeypatch.setattr(Locks, "claim_all", ends_before)
+    assert main(["prune"]) == 0
+    assert list(folder.iterdir()) == [block]
 
 
 def test_only_folders_of_contents_are_a_store(workspace):
@@ -308,6 +351,8 @@ def test_the_store_is_listed_verified_and_pruned(workspace, capsys, monkeypatch)
         (["shrink"], "argument: got 'shrink'; allowed: list, verify, prune"),
         (["verify", "--dry-run"], "allowed: with prune"),
         (["store_dir=nowhere"], "nowhere is no folder"),
+        (["store_dir="], "store_dir: got ''"),
+        (["results_dir="], "results_dir: got ''"),
         (["results_dir=nowhere"], "results_dir: got 'nowhere'"),
     ],
 )

@@ -12,9 +12,9 @@ this store. Everything in a store can be computed again.
 
 import logging
 import os
-import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,10 +52,16 @@ class Entry(NamedTuple):
 def entries(store: Path, cells: Mapping[str, list[str]]) -> Iterator[Entry]:
     """Yield what is in a store, by content; `cells` are those of plans that have each content."""
     for folder in contents(store):
-        paths = set(folder.iterdir())
-        blocks = sorted(block_files(folder), key=lambda file: file.block)
-        others = sorted(paths - {file.path for file in blocks})
-        yield Entry(folder, blocks, others, size(paths), cells.get(folder.name, []))
+        yield entry_of(folder, cells.get(folder.name, []))
+
+
+def entry_of(folder: Path, needed: list[str]) -> Entry:
+    """Look into the folder of a content."""
+    # First all, then blocks: what a run finishes in between is no leftover.
+    paths = set(folder.iterdir()) if folder.is_dir() else set()
+    blocks = sorted(block_files(folder), key=lambda file: file.block)
+    others = sorted(paths - {file.path for file in blocks})
+    return Entry(folder, blocks, others, size(paths), needed)
 
 
 def size(paths: Iterable[Path]) -> int:
@@ -76,7 +82,9 @@ def _n_bytes(path: Path) -> int:
 
 def _remove(path: Path) -> None:
     if _is_folder(path):
-        shutil.rmtree(path)
+        for inner in list(path.iterdir()):
+            _remove(inner)
+        path.rmdir()
     else:
         path.unlink(missing_ok=True)
 
@@ -145,7 +153,17 @@ def list_store(found: Sequence[Entry], page: Console) -> None:
             needed,
         )
     show(page, table)
-    show(page, f"{len(found):,} contents, {decimal(sum(entry.n_bytes for entry in found))}")
+    n_bytes = decimal(sum(entry.n_bytes for entry in found))
+    show(page, f"{len(found):,} contents, {n_bytes}{_leftovers(found)}", soft_wrap=True)
+
+
+def _leftovers(found: Sequence[Entry]) -> str:
+    others = [path for entry in found for path in entry.others]
+    if not others:
+        return ""
+    return (
+        f"; {len(others):,} files that are no blocks, {decimal(size(others))}: prune removes them"
+    )
 
 
 def verify(found: Sequence[Entry], page: Console) -> int:
@@ -167,38 +185,42 @@ def verify(found: Sequence[Entry], page: Console) -> int:
                 show(page, told, soft_wrap=True)
     after = "; the next run computes them again" if n_damaged else ""
     unread = f"; {n_unread:,} could not be read" if n_unread else ""
-    show(page, f"{n_read:,} blocks read, {n_damaged:,} damaged{after}{unread}")
+    line = f"{n_read:,} blocks read, {n_damaged:,} damaged{after}{unread}{_leftovers(found)}"
+    show(page, line, soft_wrap=True)
     return EXIT_ERROR if n_damaged + n_unread else 0
 
 
 def prune(found: Sequence[Entry], store: Path, page: Console, dry_run: bool) -> None:
     """Remove the contents that no plan needs, and files that are no blocks.
 
-    What a run is computing is kept.
+    What a run is computing is kept. A dry run writes nothing, and so does not ask for locks.
     """
-    removed = n_bytes = 0
-    locks = Locks(store)
-    for entry in found:
-        if entry.needed and not entry.others:
+    n_contents = n_others = n_bytes = 0
+    locks = None if dry_run else Locks(store)
+    for listed in found:
+        if listed.needed and not listed.others:
             continue
-        with locks.claim_all(entry.folder.name) as mine:
+        content = listed.folder.name
+        with locks.claim_all(content) if locks else nullcontext(True) as mine:
             if not mine:
-                show(page, f"{entry.folder}: in use by a run, kept")
+                show(page, f"{listed.folder}: in use by a run, kept", soft_wrap=True)
                 continue
+            # Again: a run may have finished blocks since.
+            entry = entry_of(listed.folder, listed.needed)
             if entry.needed:
-                n_bytes += size(entry.others)
+                unneeded, n_others = entry.others, n_others + len(entry.others)
             else:
-                removed, n_bytes = removed + 1, n_bytes + entry.n_bytes
-            if dry_run:
-                continue
-            if entry.needed:
-                for path in entry.others:
+                unneeded, n_contents = [entry.folder], n_contents + 1
+            n_bytes += size(unneeded)
+            if not dry_run:
+                for path in unneeded:
                     _remove(path)
-            else:
-                _remove(entry.folder)
-    locks.close()
+    if locks:
+        locks.close()
+    others = f" and {n_others:,} files that are no blocks" if n_others else ""
     verb = "would be removed" if dry_run else "removed"
-    show(page, f"{removed:,} contents that no plan needs, {decimal(n_bytes)} in all: {verb}")
+    line = f"{n_contents:,} contents that no plan needs{others}, {decimal(n_bytes)} in all: {verb}"
+    show(page, line, soft_wrap=True)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -234,6 +256,8 @@ def _parsed(arguments: Sequence[str]) -> tuple[str, Path, list[Path], bool]:
         key, equals, value = argument.partition("=")
         if argument in ACTIONS:
             action = argument
+        elif equals and key in ("store_dir", "results_dir") and not value:
+            raise InputError(f"{key}: got ''; allowed: a folder")
         elif equals and key == "store_dir":
             store = Path(value)
         elif equals and key == "results_dir":
