@@ -1,6 +1,10 @@
 """The store: what is missing, what is damaged, and rows whatever the blocks."""
 
+import errno
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.command import exit_status
 from pipeline.computing import complete
 from pipeline.config import compose
 from pipeline.errors import InputError
+from pipeline.locks import Locks
 from pipeline.plan import Plan, write_plan
 from pipeline.planning import make_plan
 from pipeline.samples import drawn_samples
@@ -28,6 +34,7 @@ from pipeline.store import (
     write_block,
 )
 from pipeline.store.__main__ import main
+from tests.conftest import ROOT
 
 STARTS = 2
 
@@ -131,6 +138,46 @@ def test_no_flipped_bit_of_a_block_goes_unnoticed(tmp_path: Path):
     assert all_rows(tmp_path, [block], 3, STARTS, 3) == rows_of(block)
 
 
+def test_only_a_file_is_a_block(tmp_path: Path):
+    block = Block(0, 3, 0, STARTS)
+    store(tmp_path, block)
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    path.unlink()
+    path.mkdir()
+    assert stored_blocks(tmp_path) == []
+    path.rmdir()
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(path)
+        assert stored_blocks(tmp_path) == []
+    store(tmp_path, block)  # takes the place of a pipe
+    assert stored_blocks(tmp_path) == [block]
+    assert path.read_bytes() == whole
+
+
+def test_what_hinders_reading_a_block_is_no_damage(workspace, capsys, monkeypatch):
+    plan = study()
+    write_plan(plan, results := Path("results/notebook"))
+    generate(results)
+    (path,) = folder_of(Path(".cells"), plan.cells[0].content).iterdir()
+    read_bytes = Path.read_bytes
+    errors = [OSError(errno.EIO, "Input/output error") for _ in range(2)]  # they name no file
+
+    def fails(self: Path) -> bytes:
+        if self.name == path.name and errors:
+            raise errors.pop()
+        return read_bytes(self)
+
+    monkeypatch.setattr(Path, "read_bytes", fails)
+    assert exit_status(lambda: fit(results)) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == f"error: Input/output error: {path}"
+    assert main(["verify"]) == 1
+    told = capsys.readouterr().out
+    assert f"{path}: Input/output error" in told
+    assert "0 blocks read, 0 damaged; 1 could not be read" in told
+    assert main(["verify"]) == 0
+
+
 def test_prune_removes_what_killed_runs_and_other_versions_left(workspace, capsys):
     needed = study()
     write_plan(needed, Path("results/notebook"))
@@ -139,10 +186,125 @@ def test_prune_removes_what_killed_runs_and_other_versions_left(workspace, capsy
     left = [folder / ".123.tmp.arrow", folder / "r0-4-s0-1.of_another_version"]
     for path in left:
         path.write_bytes(b"piece")
-    assert main(["prune", "--dry-run"]) == 0
-    assert all(path.exists() for path in left)
+    left.append(folder / f"r0-4-s0-1.{'0' * 16}.arrow")
+    left[-1].mkdir()
+    (left[-1] / "file").write_bytes(b"piece")
+    told = "3 files that are no blocks, 15 bytes"
+    for arguments in (["list"], ["verify"], ["prune", "--dry-run"]):
+        Path(".cells/lock").unlink(missing_ok=True)
+        assert main(arguments) == 0
+        assert told in capsys.readouterr().out.splitlines()[-1]
+        assert all(path.exists() for path in left)
+        assert not Path(".cells/lock").exists(), "nothing is written"
     assert main(["prune"]) == 0
+    assert told in capsys.readouterr().out
     assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no fcntl: nothing is locked")
+def test_prune_leaves_a_run_at_work_alone(workspace, capsys, monkeypatch):
+    """A run at work keeps its piece; one that ends after the listing has no piece any more."""
+    plan = study()
+    write_plan(plan, Path("results/notebook"))
+    content = plan.cells[0].content
+    folder = folder_of(Path(".cells"), content)
+    (block,) = folder.iterdir()
+    piece = block.rename(folder / ".123.tmp.arrow")
+    program = (
+        "import sys; from pathlib import Path; from pipeline.locks import Locks\n"
+        f"with Locks(Path('.cells')).claim({content!r}, 3, 4): print(); sys.stdin.read()"
+    )
+    line = [sys.executable, "-c", program]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(line, env=environment, **pipes) as run:
+        run.stdout.readline()
+        assert main(["prune"]) == 0
+        assert "in use by a run, kept" in capsys.readouterr().out
+        assert piece.exists()
+        run.communicate()
+    claim_all = Locks.claim_all
+
+    def ends_before(self, content):
+        piece.rename(block)
+        return claim_all(self, content)
+
+    monkeypatch.setattr(Locks, "claim_all", ends_before)
+    assert main(["prune"]) == 0
+    assert list(folder.iterdir()) == [block]
+
+
+def test_only_folders_of_contents_are_a_store(workspace):
+    results = Path("results/notebook")
+    write_plan(study(), results)
+    content = "ab" + "0" * 62
+    elsewhere = Path("other") / "cd" / ("cd" + "0" * 62)
+    strangers = [
+        Path("home/05/2024"),
+        Path("home/ab/ab"),
+        Path("home/cd") / content,
+        Path("home/zz") / ("zz" + "0" * 62),
+        Path("home/ef") / ("EF" + "0" * 62),
+        elsewhere,
+    ]
+    for folder in [*strangers, Path("home/ab") / content]:
+        folder.mkdir(parents=True)
+        (folder / "a.txt").write_text("x")
+    Path("home/dd").symlink_to("../other/cd")
+    Path("home/cd", "cd" + "0" * 62).symlink_to(elsewhere.absolute())
+    Path("home/ab", "ab" + "1" * 62).write_text("x")
+    kept = {path for path in Path().rglob("*") if content not in path.parts or "cd" in path.parts}
+    assert main(["prune", "store_dir=home"]) == 0
+    assert set(Path().rglob("*")) - {Path("home/lock")} == kept
+
+
+def test_what_a_plan_needs_is_kept_wherever_store_and_plan_lie(workspace, monkeypatch):
+    plan = study()
+    write_plan(plan, Path("away/notebook"))
+    Path("away/again").symlink_to(".")
+    Path("results").mkdir()
+    Path("results/linked").symlink_to("../away")
+    Path("moved").mkdir()
+    Path(".cells").rename("moved/cells")
+    monkeypatch.chdir("moved")
+    for results in ("../results", "../results/linked", "../away"):
+        assert main(["prune", "store_dir=cells", f"results_dir={results}"]) == 0
+        assert folder_of(Path("cells"), plan.cells[0].content).is_dir()
+
+
+def test_prune_refuses_where_plans_may_be_missing(workspace, monkeypatch, capsys):
+    plan = study()
+    folder = folder_of(Path(".cells"), plan.cells[0].content)
+
+    def status() -> int:
+        found = exit_status(lambda: main(["prune"]))
+        assert folder.is_dir()
+        return found
+
+    assert status() == 2
+    assert "error: results_dir: no plan below 'results'" in capsys.readouterr().err
+    results = Path("results/other")
+    results.mkdir(parents=True)
+    assert status() == 2
+    assert main([]) == 0
+    write_plan(make_plan(compose(["experiment=notebook", "tracking=none"]))[0], results)
+    Path("results/unmounted").symlink_to("nowhere")
+    assert status() == 2
+    Path("results/unmounted").unlink()
+    Path("results/theirs").mkdir()
+    scandir = os.scandir
+
+    def refused(path):
+        if Path(path).name == "theirs":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", refused)
+        assert status() == 1
+    assert "error: Permission denied: results/theirs" in capsys.readouterr().err
+    assert main(["prune"]) == 0
+    assert not folder.exists()
 
 
 def study(*overrides: str) -> Plan:
@@ -190,6 +352,8 @@ def test_the_store_is_listed_verified_and_pruned(workspace, capsys, monkeypatch)
         (["shrink"], "argument: got 'shrink'; allowed: list, verify, prune"),
         (["verify", "--dry-run"], "allowed: with prune"),
         (["store_dir=nowhere"], "nowhere is no folder"),
+        (["store_dir="], "store_dir: got ''"),
+        (["results_dir="], "results_dir: got ''"),
         (["results_dir=nowhere"], "results_dir: got 'nowhere'"),
     ],
 )

@@ -21,6 +21,9 @@ from pyarrow import ipc
 from pipeline.files import atomic_write
 
 FILE_NAME = re.compile(r"r(\d+)-(\d+)-s(\d+)-(\d+)\.([0-9a-f]{16})\.arrow")
+# Folders of contents, <two digits>/<all digits>: what else lies in a store's folder is not its own.
+FIRST_DIGITS = re.compile(r"[0-9a-f]{2}")
+CONTENT = re.compile(r"[0-9a-f]{64}")
 # Key of a stream's metadata: cell, block and table that it was written as.
 NAME = "block"
 # Of rows of fits and of traces; fits have no iteration.
@@ -57,7 +60,7 @@ class Rows(NamedTuple):
 
 
 class DamagedBlockError(Exception):
-    """A stored block, the file `path`, cannot be read or is not what its name says.
+    """A stored block, the file `path`, is gone or is not what its name says.
 
     It never leaves the pipeline: such a block is computed again.
     """
@@ -113,13 +116,15 @@ def block_files(folder: Path) -> list[BlockFile]:
 def _blocks_in(folder: Path) -> Iterator[tuple[str, Block, str]]:
     """Yield what the names of block files say; a cell may have thousands."""
     try:
-        names = sorted(os.listdir(folder))
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
     except FileNotFoundError:
         return
-    for name in names:
-        if match := FILE_NAME.fullmatch(name):
+    for entry in entries:
+        # A folder or a pipe is no block, whatever its name.
+        if (match := FILE_NAME.fullmatch(entry.name)) and entry.is_file():
             *numbers, digest = match.groups()
-            yield name, Block(*map(int, numbers)), digest
+            yield entry.name, Block(*map(int, numbers)), digest
 
 
 def read_block(file: BlockFile) -> Rows:
@@ -129,14 +134,24 @@ def read_block(file: BlockFile) -> Rows:
     ------
     DamagedBlockError
         If the file is damaged, missing, or another block's.
+    OSError
+        If it cannot be read for a reason that says nothing of its bytes, as rights that lack.
     """
     path, block, digest = file
     try:
         data = pa.py_buffer(path.read_bytes())
-        if _digest(data) != digest:
-            raise DamagedBlockError(path, "these are not the bytes that were written")
-        streams = pa.BufferReader(data)
+    except FileNotFoundError as error:
+        raise DamagedBlockError(path, "no such file") from error
+    except OSError as error:
+        error.filename = str(path)  # which only opening names
+        raise
+    if _digest(data) != digest:
+        raise DamagedBlockError(path, "these are not the bytes that were written")
+    streams = pa.BufferReader(data)
+    try:
         rows = [ipc.open_stream(streams, options=READ).read_all() for _ in Rows._fields]
+    except MemoryError:  # one of Arrow's errors too
+        raise
     except (OSError, ValueError, pa.ArrowException) as error:
         raise DamagedBlockError(path, " ".join(str(error).split())) from error
     for name, table in zip(_names(path.parent, block), rows, strict=True):
@@ -147,7 +162,20 @@ def read_block(file: BlockFile) -> Rows:
 
 def contents(store: Path) -> list[Path]:
     """Return the folders of the contents that a store has anything of."""
-    return sorted(path for path in store.glob("??/*") if path.is_dir())
+    return [
+        Path(folder.path)
+        for first in _folders(store, FIRST_DIGITS)
+        for folder in _folders(Path(first.path), CONTENT)
+        if folder.name.startswith(first.name)
+    ]
+
+
+def _folders(where: Path, pattern: re.Pattern[str]) -> list[os.DirEntry[str]]:
+    """Return the folders of a folder, no links, whose names match, by name."""
+    with os.scandir(where) as found:
+        matching = [entry for entry in found if pattern.fullmatch(entry.name)]
+    folders = [entry for entry in matching if entry.is_dir(follow_symlinks=False)]
+    return sorted(folders, key=lambda entry: entry.name)
 
 
 def stored_blocks(folder: Path) -> list[Block]:
