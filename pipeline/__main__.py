@@ -16,7 +16,8 @@ from pipeline.collect import collect
 from pipeline.command import run_command, told
 from pipeline.config import CONF, checked, compose
 from pipeline.errors import InputError
-from pipeline.plan import MULTIRUN, digest, read_plan
+from pipeline.locks import alone_in
+from pipeline.plan import MULTIRUN, digest
 from pipeline.planning import make_plan
 from pipeline.stages import timed
 from pipeline.tables import read_statistics
@@ -49,16 +50,19 @@ def run_stages(config: dict[str, Any], folder: Path, overrides: Sequence[str] = 
     from pipeline.stages.aggregate import aggregate
     from pipeline.stages.fit import fit
     from pipeline.stages.generate import generate
-    from pipeline.stages.plan import plan
+    from pipeline.stages.plan import planned, write
     from pipeline.stages.report import report
     from pipeline.stages.track import track
 
-    plan(config, folder, overrides)
-    for stage in (generate, fit, aggregate, report, track):
-        with timed(stage.__name__, folder):
-            stage(folder)
-    made = read_plan(folder)
-    print_summary(made, read_statistics(folder, made), folder)
+    made = planned(config, folder, overrides)
+    folder.mkdir(parents=True, exist_ok=True)
+    with alone_in(folder):
+        write(made, folder)
+        for stage in (generate, fit, aggregate, report, track):
+            with timed(stage.__name__, folder):
+                stage(folder)
+        statistics = read_statistics(folder, made)
+    print_summary(made, statistics, folder)
 
 
 def run(config: dict[str, Any], folder: Path, overrides: Sequence[str]) -> None:

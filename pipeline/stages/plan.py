@@ -14,6 +14,7 @@ from typing import Any
 from pipeline.command import run_command
 from pipeline.config import compose
 from pipeline.errors import InputError
+from pipeline.locks import alone_in
 from pipeline.plan import Plan, write_plan
 from pipeline.planning import make_plan
 from pipeline.stages import params, timed
@@ -24,6 +25,15 @@ log = logging.getLogger(__name__)
 
 def plan(config: dict[str, Any], folder: Path, overrides: Sequence[str] = ()) -> Plan:
     """Plan a checked configuration into a results folder; nothing is written on bad input."""
+    result = planned(config, folder, overrides)
+    folder.mkdir(parents=True, exist_ok=True)
+    with alone_in(folder):
+        write(result, folder)
+    return result
+
+
+def planned(config: dict[str, Any], folder: Path, overrides: Sequence[str]) -> Plan:
+    """Return the plan of a checked configuration, whose samples the folder's disk can hold."""
     result, remarks = make_plan(config, overrides)
     check_claims(result)
     for remark in remarks:
@@ -31,9 +41,13 @@ def plan(config: dict[str, Any], folder: Path, overrides: Sequence[str] = ()) ->
     _check_space(result, folder)
     n_fits = sum(cell.replicates * cell.starts for cell in result.cells)
     log.info("plan: %s: %d cells, %d fits", result.experiment, len(result.cells), n_fits)
+    return result
+
+
+def write(result: Plan, folder: Path) -> None:
+    """Write `plan.yaml` into a results folder that this process has."""
     with timed("plan", folder):
         write_plan(result, folder)
-    return result
 
 
 def _check_space(result: Plan, folder: Path) -> None:
