@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import math
+import os
 import shutil
 from pathlib import Path
 
@@ -68,6 +69,23 @@ def prints(folder: Path) -> dict[str, str]:
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in files
     }
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="room cannot be kept here")
+def test_the_disk_keeps_room_for_samples_before_they_are_drawn(workspace, monkeypatch):
+    """What is mapped and finds no room kills the process without a word."""
+    config = compose([*STUDY, "mixture=[notebook]", "sample_sizes=[1000]"])
+    plan(config, folder := Path("results"))
+    room = []
+
+    def fill(values, *_):
+        (file,) = (folder / "samples").iterdir()
+        room.append(512 * file.stat().st_blocks - values.nbytes)
+        return 0
+
+    monkeypatch.setattr("pipeline.stages.generate._fill", fill)
+    generate(folder)
+    assert room and min(room) >= 0
 
 
 def test_tables_have_their_columns_and_one_row_per_fit(workspace):
