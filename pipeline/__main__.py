@@ -117,17 +117,27 @@ def multirun() -> list[int]:
 
 def sweep_overrides(arguments: Sequence[str]) -> list[list[str]]:
     """Return the overrides of every job of a multirun, as Hydra's basic sweeper makes them."""
+    from hydra import initialize_config_dir
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     overrides = [argument for argument in arguments if not argument.startswith("-")]
     try:
-        parsed = OverridesParser.create().parse_overrides(overrides)
-        batches = BasicSweeper.split_arguments(parsed, max_batch_size=None)
-        return [list(job) for batch in batches for job in batch]
+        with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
+            # It knows the options that a glob can match.
+            loader = GlobalHydra.instance().config_loader()
+            parsed = OverridesParser.create(loader).parse_overrides(overrides)
+            batches = BasicSweeper.split_arguments(parsed, max_batch_size=None)
+        jobs = [list(job) for batch in batches for job in batch]
     except (HydraException, ValueError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"overrides: got {' '.join(overrides)}; {reason}") from error
+    if not jobs:
+        raise InputError(
+            f"overrides: got {' '.join(overrides)}; allowed: patterns that match an option"
+        )
+    return jobs
 
 
 def main(arguments: Sequence[str]) -> int:

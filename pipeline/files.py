@@ -25,6 +25,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename in (None, str(temporary)):
             error.filename = str(path)
+            if error.errno:
+                # Arrow's own words are longer, and name the errno by its number.
+                error.strerror = os.strerror(error.errno)
         raise
 
 

@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -16,8 +17,10 @@ from scipy.stats import norm
 
 from pipeline import blocks
 from pipeline.__main__ import job_folder, main, run_stages
+from pipeline.collect import collect
 from pipeline.command import exit_status
 from pipeline.config import compose
+from pipeline.errors import InputError
 from pipeline.plan import read_plan
 from pipeline.stages.aggregate import aggregate
 from pipeline.stages.fit import fit
@@ -454,21 +457,36 @@ def test_a_job_that_fails_leaves_the_others_their_table(command, workspace):
     assert sorted(sweep["override/seed"]) == ["1", "2", "3", "5"]
 
 
-def test_collecting_leaves_out_what_it_cannot_read(command, workspace):
-    done = command("pipeline", "-m", "experiment=notebook", "tracking=none", "seed=1,2")
+def test_collecting_leaves_out_what_it_cannot_read(command, workspace, caplog):
+    # A glob stands for the options that it matches.
+    done = command("pipeline", "-m", "experiment=glob(noteb*)", *QUICK, "seed=1,2,3")
     assert done.returncode == 0, done.stderr
-    first, second = sorted(Path("results/multirun").glob("*/*/convergence.parquet"))
+    first, second, third = sorted(Path("results/multirun").glob("*/*/convergence.parquet"))
     first.write_bytes(first.read_bytes()[:100])
-    done = command("pipeline.collect")
-    assert done.returncode == 0 and f"{first}: cannot be read" in done.stderr
+    (second.parent / "plan.yaml").write_bytes(b"\xff not text")
+    collect(Path("results"))
+    assert f"{first}: cannot be read" in caplog.text
+    assert f"{second.parent / 'plan.yaml'}: damaged" in caplog.text
     sweep = pd.read_parquet("results/multirun/convergence.parquet")
-    assert set(sweep["job"]) == {second.parent.relative_to("results/multirun").as_posix()}
+    assert set(sweep["job"]) == {third.parent.relative_to("results/multirun").as_posix()}
 
 
 def test_collecting_nothing_is_told(command, workspace):
     for arguments, text in (([], "no finished job"), (["folder"], "argument: got 'folder'")):
         done = command("pipeline.collect", *arguments)
         assert done.returncode == 2 and text in done.stderr
+
+
+def test_a_sweep_over_nothing_is_refused(workspace, capsys):
+    assert exit_status(lambda: main(["-m", "experiment=glob(nosuch*)"])) == 2
+    assert "got experiment=glob(nosuch*); allowed: " in capsys.readouterr().err
+
+
+def test_samples_that_the_disk_cannot_hold_are_refused(workspace, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1_200_000))
+    with pytest.raises(InputError, match=r"need 32.0 MB; allowed: the 1.2 MB that are free in "):
+        plan(compose(["sample_sizes=[40000]", "replicates=100"]), workspace / "results")
+    assert list(workspace.iterdir()) == []
 
 
 def test_multirun_refuses_a_bad_job_before_the_first(command, workspace):

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.filesize import decimal
+
 from pipeline.command import run_command
 from pipeline.config import compose
 from pipeline.errors import InputError
@@ -58,8 +60,8 @@ def _check_space(result: Plan, folder: Path) -> None:
     free = shutil.disk_usage(existing).free
     if needed > free:
         raise InputError(
-            f"sample_sizes, replicates: the samples need {needed / 1e9:,.0f} GB; allowed: the "
-            f"{free / 1e9:,.0f} GB that are free in {existing}"
+            f"sample_sizes, replicates: the samples need {decimal(int(needed))}; allowed: the "
+            f"{decimal(free)} that are free in {existing}"
         )
 
 
