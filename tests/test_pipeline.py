@@ -390,6 +390,19 @@ def test_nothing_recorded_but_the_ends(workspace):
     assert (traces.groupby("replicate").size() <= 2).all()
 
 
+@pytest.mark.parametrize("replay", ["[]", "[{rule: map_residual, tolerances: [1e-2]}]"])
+@pytest.mark.parametrize("part", ["fits", "traces"])
+def test_a_part_with_damaged_pages_is_told(workspace, part, replay):
+    folder = numbers("mixture=[notebook]", "schedule.record=all", f"replay={replay}")
+    (path,) = (folder / part).iterdir()
+    whole = path.read_bytes()
+    # Before the footer, whose length stands before the last four bytes.
+    stop = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    path.write_bytes(whole[:4] + b"\xff" * (stop - 4) + whole[stop:])
+    with pytest.raises(InputError, match=rf"{part}.*: cannot be read; run the stage fit again"):
+        aggregate(folder)
+
+
 @pytest.mark.parametrize("damage", ["", "experiment: [", "cells: 3", "just text"])
 def test_a_damaged_plan_is_told(workspace, capsys, damage):
     folder = numbers("mixture=[notebook]")
