@@ -16,7 +16,8 @@ from pipeline.collect import collect
 from pipeline.command import run_command, told
 from pipeline.config import CONF, checked, compose
 from pipeline.errors import InputError
-from pipeline.plan import MULTIRUN, digest, read_plan
+from pipeline.locks import alone_in
+from pipeline.plan import MULTIRUN, digest
 from pipeline.planning import make_plan
 from pipeline.stages import timed
 from pipeline.tables import read_statistics
@@ -50,16 +51,19 @@ def run_stages(config: dict[str, Any], folder: Path, overrides: Sequence[str] = 
     from pipeline.stages.aggregate import aggregate
     from pipeline.stages.fit import fit
     from pipeline.stages.generate import generate
-    from pipeline.stages.plan import plan
+    from pipeline.stages.plan import planned, write
     from pipeline.stages.report import report
     from pipeline.stages.track import track
 
-    plan(config, folder, overrides)
-    for stage in (generate, fit, aggregate, report, track):
-        with timed(stage.__name__, folder):
-            stage(folder)
-    made = read_plan(folder)
-    print_summary(made, read_statistics(folder, made), folder)
+    made = planned(config, folder, overrides)
+    folder.mkdir(parents=True, exist_ok=True)
+    with alone_in(folder):
+        write(made, folder)
+        for stage in (generate, fit, aggregate, report, track):
+            with timed(stage.__name__, folder):
+                stage(folder)
+        statistics = read_statistics(folder, made)
+    print_summary(made, statistics, folder)
 
 
 def run(config: dict[str, Any], folder: Path, overrides: Sequence[str]) -> None:
@@ -114,17 +118,27 @@ def multirun() -> list[int]:
 
 def sweep_overrides(arguments: Sequence[str]) -> list[list[str]]:
     """Return the overrides of every job of a multirun, as Hydra's basic sweeper makes them."""
+    from hydra import initialize_config_dir
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     overrides = [argument for argument in arguments if not argument.startswith("-")]
     try:
-        parsed = OverridesParser.create().parse_overrides(overrides)
-        batches = BasicSweeper.split_arguments(parsed, max_batch_size=None)
-        return [list(job) for batch in batches for job in batch]
+        with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
+            # It knows the options that a glob can match.
+            loader = GlobalHydra.instance().config_loader()
+            parsed = OverridesParser.create(loader).parse_overrides(overrides)
+            batches = BasicSweeper.split_arguments(parsed, max_batch_size=None)
+        jobs = [list(job) for batch in batches for job in batch]
     except (HydraException, ValueError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"overrides: got {' '.join(overrides)}; {reason}") from error
+    if not jobs:
+        raise InputError(
+            f"overrides: got {' '.join(overrides)}; allowed: patterns that match an option"
+        )
+    return jobs
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -1,8 +1,9 @@
-"""One table over all jobs of a sweep: `python -m pipeline.collect [results_dir=DIR]`.
+"""One table over the jobs of sweeps: `python -m pipeline.collect [results_dir=DIR]`.
 
 Reads `convergence.parquet` of every job below `<results_dir>/multirun` and writes, there,
 `convergence.parquet` and `convergence.csv`: the same rows, after the columns `job`, the folder of
 the job, and one `override/<key>` for every key that its command line set. A multirun ends with it.
+Jobs of earlier sweeps are among them: a sweep that is to stand alone has a results_dir of its own.
 """
 
 import logging
@@ -26,7 +27,7 @@ OVERRIDE = "override/"
 
 
 def collected(place: Path) -> pd.DataFrame:
-    """Return the statistics of all jobs below a multirun's folder, in the order of their names.
+    """Return the statistics of all jobs below the folder of multiruns, in the order of their names.
 
     Raises
     ------
@@ -62,7 +63,7 @@ def _overrides(plan: Plan) -> list[tuple[str, str]]:
 
 
 def collect(results_dir: Path) -> Path:
-    """Write the table of a results folder's multirun; return its path."""
+    """Write the table of all jobs below a results folder; return its path."""
     place = results_dir / MULTIRUN
     table = collected(place)
     path = place / STATISTICS

@@ -72,7 +72,7 @@ def told(error: BaseException) -> int | None:
             status = EXIT_INPUT
         case TrackingError():
             status = EXIT_TRACKING
-        case ClusterError() | OSError():
+        case ClusterError() | OSError() | MemoryError():
             status = EXIT_ERROR
         case _:
             return None
@@ -81,6 +81,12 @@ def told(error: BaseException) -> int | None:
 
 
 def _line(error: BaseException) -> str:
+    if isinstance(error, MemoryError):
+        reason = f" ({error})" if str(error) else ""
+        return (
+            f"not enough memory{reason}; executor.workers=1 needs less, as do fewer replicates; "
+            "finished blocks are kept"
+        )
     if not isinstance(error, OSError):
         return str(error)
     where = f": {error.filename}" if error.filename else ""

@@ -1,10 +1,12 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all; and those that cannot be read."""
 
 import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from pipeline.errors import InputError
 
 
 @contextmanager
@@ -23,8 +25,10 @@ def atomic_write(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename in (None, str(temporary)):
+        if isinstance(error, OSError) and error.filename in (None, str(temporary)) and error.errno:
             error.filename = str(path)
+            # Arrow's own words are longer, and name the errno by its number.
+            error.strerror = os.strerror(error.errno)
         raise
 
 
@@ -39,3 +43,17 @@ def remove_others(folder: Path, keep: set[str]) -> None:
     for path in folder.glob("*"):
         if path.is_file() and path.name not in keep:
             path.unlink()
+
+
+@contextmanager
+def reading(path: Path, stage: str) -> Iterator[None]:
+    """Tell that a file, or a folder of parts, cannot be read, and which stage makes it.
+
+    For the reading alone: libraries answer damage with many kinds of errors. Want of memory is not
+    among them.
+    """
+    try:
+        yield
+    except (OSError, ValueError, TypeError, LookupError, NotImplementedError) as error:
+        when = "again" if path.exists() else "first"
+        raise InputError(f"{path}: cannot be read; run the stage {stage} {when}") from error

@@ -1,12 +1,17 @@
-"""Which fits another process is computing, told by locks that end with the process.
+"""What another process is at work on, told by locks that end with the process: fits, results.
 
 Every process that computes into a store holds a lock on a range of bytes of one empty file, a byte
 for each replicate that it works on: two that overlap are seen whatever their blocks. The kernel
 drops the locks of a process that ends, however it ends, and network file systems know them (NFS 4).
 Where there is no fcntl (Windows), nothing is locked: two runs at once then may compute a block
 twice, and both write the same bytes.
+
+A results folder is one process's at a time: the lock is on the folder itself and needs no file. On
+network file systems it is seen by the processes of one machine alone.
 """
 
+import logging
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -15,6 +20,8 @@ try:
     import fcntl
 except ImportError:  # pragma: no cover
     fcntl = None  # type: ignore[assignment]
+
+log = logging.getLogger(__name__)
 
 NAME = "lock"
 REPLICATE_BITS = 30  # a cell has at most 10^9 replicates
@@ -63,3 +70,24 @@ class Locks:
             yield True
         finally:
             fcntl.lockf(self._file, fcntl.LOCK_UN, where[1], where[0])
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Have a results folder for this process; wait, with a line, until another one has left it.
+
+    Not to be nested. A folder that is not there is nobody's.
+    """
+    if fcntl is None or not folder.is_dir():
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("%s: another run is at work in this results folder: waiting", folder)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -225,5 +225,5 @@ def read_plan(folder: Path) -> Plan:
         plain["cells"] = tuple(Cell(**cell) for cell in plain["cells"])
         plain["overrides"] = tuple(plain.get("overrides", ()))
         return Plan(**plain)
-    except (yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
+    except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{path}: damaged; make it with python -m pipeline.stages.plan") from error

@@ -3,10 +3,12 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -44,20 +46,17 @@ def ordered_map(
             with _alive():
                 connection.send(tasks[index])
 
-    # Children inherit the mask: an interrupt at the terminal is for this process to answer.
-    masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        for _ in range(workers):
-            here, there = context.Pipe()
-            process = context.Process(target=_serve, args=(there, function), daemon=True)
-            process.start()
-            there.close()
-            processes[here] = process
+        with deaf_to_interrupts():
+            for _ in range(workers):
+                here, there = context.Pipe()
+                process = context.Process(target=_serve, args=(there, function), daemon=True)
+                process.start()
+                there.close()
+                processes[here] = process
     except BaseException:
         _end(processes.values())
         raise
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, masked)
     try:
         for connection in processes:
             send(connection)
@@ -76,6 +75,26 @@ def ordered_map(
         _end(processes.values())
         for connection in processes:
             connection.close()
+
+
+@contextmanager
+def deaf_to_interrupts() -> Iterator[None]:
+    """Start processes and threads such that they do not hear of Ctrl-C, which is this one's.
+
+    A terminal sends it to all processes; they inherit what the thread that starts them has blocked.
+    """
+    # It would unblock it, if it were started later. After an interruption it tidies up: no warning.
+    sys.warnoptions.append("ignore:resource_tracker:UserWarning")
+    resource_tracker.ensure_running()
+    sys.warnoptions.pop()
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

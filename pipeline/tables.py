@@ -13,7 +13,7 @@ from pipeline.checks import MEASURES
 from pipeline.core.distances import Distances
 from pipeline.core.outcomes import Outcome
 from pipeline.errors import InputError
-from pipeline.files import atomic_write, remove_others
+from pipeline.files import atomic_write, reading, remove_others
 from pipeline.plan import Cell, Plan
 
 FITS = "fits"
@@ -220,10 +220,8 @@ def check_parts(folder: Path, plan: Plan, data_sets: Sequence[str]) -> None:
     for data_set in data_sets:
         for index, cell in enumerate(plan.cells):
             path = folder / data_set / part_name(index, cell)
-            try:
+            with reading(path, "fit"):
                 metadata = pq.read_schema(path).metadata or {}
-            except (OSError, pa.ArrowException) as error:
-                raise InputError(f"{path}: cannot be read; run the stage fit first") from error
             if metadata.get(CONTENT.encode()) != _content(cell).encode():
                 raise InputError(f"{path}: made for another plan; run the stage fit again")
 
@@ -247,10 +245,8 @@ def read_statistics(folder: Path, plan: Plan) -> pd.DataFrame:
         If it is missing, or was not made for this plan.
     """
     path = folder / STATISTICS
-    try:
+    with reading(path, "aggregate"):
         rows = pq.ParquetFile(path).read()
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path}: cannot be read; run the stage aggregate first") from error
     if rows.schema.metadata.get(CONTENT.encode()) != plan.hashes["aggregate"].encode():
         raise InputError(f"{path}: made for another plan; run the stage aggregate again")
     return rows.to_pandas()
@@ -265,10 +261,8 @@ def read_table(folder: Path, name: str) -> pd.DataFrame:
         If it is missing or damaged.
     """
     path = folder / f"{name}.parquet"
-    try:
+    with reading(path, "aggregate"):
         return pd.read_parquet(path)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path}: cannot be read; run the stage aggregate first") from error
 
 
 def part_name(index: int, cell: Cell) -> str:
@@ -290,7 +284,9 @@ def read_fits(folder: Path, columns: Sequence[str] | None = None) -> pd.DataFram
 
 def fits_columns(folder: Path, plan: Plan) -> list[str]:
     """Return the columns that the fits of a results folder have."""
-    return pq.read_schema(folder / FITS / part_name(0, plan.cells[0])).names
+    path = folder / FITS / part_name(0, plan.cells[0])
+    with reading(path, "fit"):
+        return pq.read_schema(path).names
 
 
 def read_traces(folder: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
@@ -301,4 +297,5 @@ def read_traces(folder: Path, columns: Sequence[str] | None = None) -> pd.DataFr
 def _read(path: Path, columns: Sequence[str] | None) -> pd.DataFrame:
     if not path.is_dir():
         raise InputError(f"{path}: no such folder; run the stage fit first")
-    return pd.read_parquet(path, columns=None if columns is None else list(columns))
+    with reading(path, "fit"):
+        return pd.read_parquet(path, columns=None if columns is None else list(columns))

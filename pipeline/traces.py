@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.files import reading
+
 # Rows of a trace whose columns are read all together.
 ROWS_AT_ONCE = 1 << 20
 # Row groups of a trace that are read at a time.
@@ -24,18 +26,21 @@ def trace_columns(path: Path, replicates: int | None = None) -> Callable[[str], 
     replicates : int, optional
         Read only so many, the first.
     """
-    part = pq.ParquetFile(path)
+    with reading(path, "fit"):
+        part = pq.ParquetFile(path)
     groups = list(range(part.num_row_groups))
     if replicates is not None:
         place = part.schema_arrow.get_field_index("replicate")
         groups = [k for k in groups if _least(part, k, place) < replicates]
     small = sum(part.metadata.row_group(k).num_rows for k in groups) <= ROWS_AT_ONCE
     names = [name for name in part.schema_arrow.names if name != "cell"]
-    table = part.read_row_groups(groups, columns=names, use_threads=False) if small else None
+    with reading(path, "fit"):
+        table = part.read_row_groups(groups, columns=names, use_threads=False) if small else None
 
     def read(name: str) -> np.ndarray:
-        whole = part.read_row_groups(groups, columns=[name]) if table is None else table
-        return whole.column(name).to_numpy()
+        with reading(path, "fit"):
+            whole = part.read_row_groups(groups, columns=[name]) if table is None else table
+            return whole.column(name).to_numpy()
 
     of_rows = read("replicate")
     within = len(of_rows) if replicates is None else int(np.searchsorted(of_rows, replicates))
@@ -76,7 +81,9 @@ def whole_traces(
         while first < n_fits:
             read = list(range(group, min(group + ROW_GROUPS, n_groups)))
             group += len(read)
-            rows = pa.concat_tables([rows, file.read_row_groups(read, columns)]).combine_chunks()
+            with reading(path, "fit"):
+                more = file.read_row_groups(read, columns)
+            rows = pa.concat_tables([rows, more]).combine_chunks()
             fit = rows["replicate"].to_numpy() * starts + rows["start"].to_numpy()
             # The rows of the last fit may go on in the next row group.
             done = n_fits if group == n_groups else min(n_fits, int(fit[-1]))

@@ -4,10 +4,9 @@ import logging
 import shlex
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from multiprocessing import active_children, resource_tracker
+from multiprocessing import active_children
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,6 +17,7 @@ from distributed.utils import LoopRunner, get_ip, get_ip_interface
 
 from pipeline.checks import one_line
 from pipeline.errors import ClusterError, InputError
+from pipeline.processes import deaf_to_interrupts
 
 SILENT = logging.CRITICAL  # what Dask has to say is said here
 LOOPBACK = "127.0.0.1"
@@ -65,7 +65,10 @@ def own(workers: int) -> Iterator[Client]:
         options = listening | {"silence_logs": SILENT, "local_directory": scratch}
         options |= {"nthreads": 1, "memory_limit": 0}
         with ExitStack() as stack:
-            runner = _loop_deaf_to_interrupts()
+            runner = LoopRunner(asynchronous=False)
+            with deaf_to_interrupts():
+                # Dask's thread, which starts the workers.
+                runner.start()
             stack.callback(runner.stop)
             try:
                 try:
@@ -101,27 +104,6 @@ def _kill(started: SpecCluster) -> None:
         nanny.auto_restart = False
     for child in active_children():
         child.kill()
-
-
-def _loop_deaf_to_interrupts() -> LoopRunner:
-    """Start Dask's thread such that the processes which it starts do not hear of Ctrl-C.
-
-    A terminal sends it to all of them; they inherit what a thread has blocked.
-    """
-    # It would unblock it, if it were started later. After an interruption it tidies up: no warning.
-    sys.warnoptions.append("ignore:resource_tracker:UserWarning")
-    resource_tracker.ensure_running()
-    sys.warnoptions.pop()
-    runner = LoopRunner(asynchronous=False)
-    if not hasattr(signal, "pthread_sigmask"):
-        runner.start()
-        return runner
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        runner.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return runner
 
 
 @contextmanager

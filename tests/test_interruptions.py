@@ -8,8 +8,10 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from pipeline.locks import alone_in
 from tests.conftest import ROOT
 
 STUDY = (
@@ -118,6 +120,35 @@ def test_a_command_that_is_still_being_imported_ends_with_the_line_too(end):
     assert run.returncode == 130
     assert "interrupted: " in told
     assert "Traceback" not in told
+
+
+def test_runs_in_one_results_folder_take_turns_and_one_that_waits_can_be_interrupted(tmp_path):
+    """Each once removed the other's temporary files and died of it."""
+    folder = tmp_path / "results" / "notebook"
+    folder.mkdir(parents=True)
+    own = folder / "samples" / ".of-another-run.tmp.npy"
+    own.parent.mkdir()
+    with alone_in(folder):
+        own.touch()
+        runs = [start(tmp_path, "replicates=5", f"seed={seed}") for seed in (1, 2)]
+        stage = subprocess.Popen(
+            [sys.executable, "-m", "pipeline.stages.generate", str(folder)],
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for run in (*runs, stage):
+            # After what the plan has to say.
+            assert any("another run is at work" in line for line in run.stderr)
+        for run in (runs[0], stage):
+            run.send_signal(signal.SIGINT)
+            told = run.communicate()[1]
+            assert (run.returncode, told.count("\n")) == (130, 1), told
+        assert [path for path in folder.rglob("*") if path.is_file()] == [own]
+    told = runs[1].communicate()[1]
+    assert runs[1].returncode == 0, told
+    assert not own.exists(), "what a killed run left behind is removed"
+    assert pd.read_parquet(folder / "fits")["replicate"].nunique() == 5
 
 
 @pytest.mark.parametrize("work", ["lambda: None", "lambda: 3"])

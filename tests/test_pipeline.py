@@ -4,10 +4,12 @@ import errno
 import hashlib
 import logging
 import math
+import os
 import shutil
 import time
 from pathlib import Path
 from threading import Event
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -18,8 +20,10 @@ from scipy.stats import norm
 
 from pipeline import blocks
 from pipeline.__main__ import job_folder, main, run_stages
+from pipeline.collect import collect
 from pipeline.command import exit_status
 from pipeline.config import compose
+from pipeline.errors import InputError
 from pipeline.plan import read_plan
 from pipeline.stages.aggregate import aggregate
 from pipeline.stages.fit import fit
@@ -71,6 +75,23 @@ def prints(folder: Path) -> dict[str, str]:
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in files
     }
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="room cannot be kept here")
+def test_the_disk_keeps_room_for_samples_before_they_are_drawn(workspace, monkeypatch):
+    """What is mapped and finds no room kills the process without a word."""
+    config = compose([*STUDY, "mixture=[notebook]", "sample_sizes=[1000]"])
+    plan(config, folder := Path("results"))
+    room = []
+
+    def fill(values, *_):
+        (file,) = (folder / "samples").iterdir()
+        room.append(512 * file.stat().st_blocks - values.nbytes)
+        return 0
+
+    monkeypatch.setattr("pipeline.stages.generate._fill", fill)
+    generate(folder)
+    assert room and min(room) >= 0
 
 
 def test_tables_have_their_columns_and_one_row_per_fit(workspace):
@@ -405,6 +426,19 @@ def test_nothing_recorded_but_the_ends(workspace):
     assert (traces.groupby("replicate").size() <= 2).all()
 
 
+@pytest.mark.parametrize("replay", ["[]", "[{rule: map_residual, tolerances: [1e-2]}]"])
+@pytest.mark.parametrize("part", ["fits", "traces"])
+def test_a_part_with_damaged_pages_is_told(workspace, part, replay):
+    folder = numbers("mixture=[notebook]", "schedule.record=all", f"replay={replay}")
+    (path,) = (folder / part).iterdir()
+    whole = path.read_bytes()
+    # Before the footer, whose length stands before the last four bytes.
+    stop = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    path.write_bytes(whole[:4] + b"\xff" * (stop - 4) + whole[stop:])
+    with pytest.raises(InputError, match=rf"{part}.*: cannot be read; run the stage fit again"):
+        aggregate(folder)
+
+
 @pytest.mark.parametrize("damage", ["", "experiment: [", "cells: 3", "just text"])
 def test_a_damaged_plan_is_told(workspace, capsys, damage):
     folder = numbers("mixture=[notebook]")
@@ -472,21 +506,36 @@ def test_a_job_that_fails_leaves_the_others_their_table(command, workspace):
     assert sorted(sweep["override/seed"]) == ["1", "2", "3", "5"]
 
 
-def test_collecting_leaves_out_what_it_cannot_read(command, workspace):
-    done = command("pipeline", "-m", "experiment=notebook", "tracking=none", "seed=1,2")
+def test_collecting_leaves_out_what_it_cannot_read(command, workspace, caplog):
+    # A glob stands for the options that it matches.
+    done = command("pipeline", "-m", "experiment=glob(noteb*)", *QUICK, "seed=1,2,3")
     assert done.returncode == 0, done.stderr
-    first, second = sorted(Path("results/multirun").glob("*/*/convergence.parquet"))
+    first, second, third = sorted(Path("results/multirun").glob("*/*/convergence.parquet"))
     first.write_bytes(first.read_bytes()[:100])
-    done = command("pipeline.collect")
-    assert done.returncode == 0 and f"{first}: cannot be read" in done.stderr
+    (second.parent / "plan.yaml").write_bytes(b"\xff not text")
+    collect(Path("results"))
+    assert f"{first}: cannot be read" in caplog.text
+    assert f"{second.parent / 'plan.yaml'}: damaged" in caplog.text
     sweep = pd.read_parquet("results/multirun/convergence.parquet")
-    assert set(sweep["job"]) == {second.parent.relative_to("results/multirun").as_posix()}
+    assert set(sweep["job"]) == {third.parent.relative_to("results/multirun").as_posix()}
 
 
 def test_collecting_nothing_is_told(command, workspace):
     for arguments, text in (([], "no finished job"), (["folder"], "argument: got 'folder'")):
         done = command("pipeline.collect", *arguments)
         assert done.returncode == 2 and text in done.stderr
+
+
+def test_a_sweep_over_nothing_is_refused(workspace, capsys):
+    assert exit_status(lambda: main(["-m", "experiment=glob(nosuch*)"])) == 2
+    assert "got experiment=glob(nosuch*); allowed: " in capsys.readouterr().err
+
+
+def test_samples_that_the_disk_cannot_hold_are_refused(workspace, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1_200_000))
+    with pytest.raises(InputError, match=r"need 32.0 MB; allowed: the 1.2 MB that are free in "):
+        plan(compose(["sample_sizes=[40000]", "replicates=100"]), workspace / "results")
+    assert list(workspace.iterdir()) == []
 
 
 def test_multirun_refuses_a_bad_job_before_the_first(command, workspace):

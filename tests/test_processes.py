@@ -71,6 +71,17 @@ def test_a_killed_process_is_told():
         list(ordered_map(eval, ["__import__('os')._exit(9)"] * FEWEST_TASKS, 2))
 
 
+def test_the_processes_do_not_hear_of_an_interrupt_at_the_terminal():
+    """In a program of its own, where nothing has started the watcher of multiprocessing before."""
+    asked = "__import__('signal').pthread_sigmask(0, ())"
+    program = (
+        "from pipeline.processes import ordered_map\n"
+        f"for mask in ordered_map(eval, [{asked!r}] * {FEWEST_TASKS}, 2): print(*map(int, mask))\n"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert run.stdout.split("\n")[:-1] == [str(int(signal.SIGINT))] * FEWEST_TASKS, run.stderr
+
+
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks into /proc")
 @pytest.mark.parametrize("ended_by", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupt_leaves_nothing_behind(ended_by, tmp_path):

@@ -1,5 +1,6 @@
 """What the stages' commands share: arguments, `params.yaml`, exit statuses, timings."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -7,10 +8,12 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from pipeline.command import exit_status
 from pipeline.errors import InputError, TrackingError
+from pipeline.files import atomic_write
 from pipeline.stages import folders, params, record_timings, timed
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -80,6 +83,8 @@ def test_every_command_refuses_bad_arguments(command, workspace, stage):
         (TrackingError("no server"), 3),
         (PermissionError(13, "Permission denied", "results/x"), 1),
         (OSError(28, "No space left on device", "results/y"), 1),
+        (MemoryError(), 1),
+        (pa.ArrowMemoryError("malloc of size 1048576 failed"), 1),
     ],
 )
 def test_errors_that_are_the_users_are_told_in_a_line(capsys, error, status):
@@ -90,6 +95,16 @@ def test_errors_that_are_the_users_are_told_in_a_line(capsys, error, status):
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert lines[0].startswith("error: ")
+
+
+def test_a_full_disk_is_told_in_the_words_of_the_system(workspace, capsys):
+    def work():
+        with atomic_write(workspace / "table.parquet"):
+            raise OSError(28, "Error writing bytes to file. Detail: [errno 28] No space left")
+
+    assert exit_status(work) == 1
+    told = capsys.readouterr().err
+    assert told == f"error: {os.strerror(28)}: {workspace / 'table.parquet'}\n"
 
 
 def test_errors_that_are_ours_keep_their_traceback():

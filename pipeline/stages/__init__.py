@@ -20,6 +20,7 @@ import yaml
 from pipeline.command import run_command
 from pipeline.errors import InputError
 from pipeline.files import atomic_write
+from pipeline.locks import alone_in
 
 PARAMS = Path("params.yaml")
 RESULTS_DIR = "results"
@@ -117,7 +118,7 @@ def run(stage: Callable[..., None], options: Collection[str] = ()) -> None:
             return
         keywords, rest = split_options(sys.argv[1:], options)
         for folder in folders(rest):
-            with timed(stage.__name__, folder):
+            with alone_in(folder), timed(stage.__name__, folder):
                 stage(folder, **keywords)
 
     run_command(work)

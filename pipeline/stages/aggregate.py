@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from pipeline.files import atomic_write, write_text
+from pipeline.files import atomic_write, reading, write_text
 from pipeline.plan import Plan, read_plan
 from pipeline.stages import run
 from pipeline.statistics.cells import convergence, fit_columns, with_intervals_at
@@ -126,7 +126,8 @@ def write_replay(folder: Path, plan: Plan) -> None:
     ):
         for index, cell in enumerate(plan.cells if asked else ()):
             part = part_name(index, cell)
-            fits = pq.ParquetFile(folder / FITS / part).read(FIT_COLUMNS)
+            with reading(folder / FITS / part, "fit"):
+                fits = pq.ParquetFile(folder / FITS / part).read(FIT_COLUMNS)
             # Of the other replicates the traces are not complete.
             kept = plan.config["schedule"]["record_replicates"]
             n_fits = cell.starts * (

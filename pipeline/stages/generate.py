@@ -1,6 +1,7 @@
 """Stage `generate`: draw the samples of every data set of the plan."""
 
 import logging
+import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,7 @@ def generate(folder: Path) -> None:
             with atomic_write(folder / str(data.file)) as temporary:
                 shape = (data.replicates, data.n_points)
                 values = open_memmap(temporary, "w+", np.float64, shape)
+                _reserve(temporary)
                 fill = partial(_fill, values, plan, data)
                 for count in pool.map(fill, pieces(data)):
                     advance(count)
@@ -36,6 +38,16 @@ def generate(folder: Path) -> None:
                 del values, fill
     remove_others(samples, {Path(str(data.file)).name for data in drawn})
     log.info("generate: %d data sets, %d values", len(drawn), total)
+
+
+def _reserve(path: Path) -> None:
+    """Have the disk keep room for all of a file: a map of one that it cannot hold kills who writes.
+
+    Where this cannot be asked for (macOS, Windows), there is only the look ahead of the stage plan.
+    """
+    if hasattr(os, "posix_fallocate"):
+        with path.open("rb+") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def _fill(values: np.ndarray, plan: Plan, data: DataSet, piece: Piece) -> int:

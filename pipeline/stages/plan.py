@@ -11,9 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.filesize import decimal
+
 from pipeline.command import run_command
 from pipeline.config import compose
 from pipeline.errors import InputError
+from pipeline.locks import alone_in
 from pipeline.plan import Plan, write_plan
 from pipeline.planning import make_plan
 from pipeline.stages import params, timed
@@ -24,6 +27,15 @@ log = logging.getLogger(__name__)
 
 def plan(config: dict[str, Any], folder: Path, overrides: Sequence[str] = ()) -> Plan:
     """Plan a checked configuration into a results folder; nothing is written on bad input."""
+    result = planned(config, folder, overrides)
+    folder.mkdir(parents=True, exist_ok=True)
+    with alone_in(folder):
+        write(result, folder)
+    return result
+
+
+def planned(config: dict[str, Any], folder: Path, overrides: Sequence[str]) -> Plan:
+    """Return the plan of a checked configuration, whose samples the folder's disk can hold."""
     result, remarks = make_plan(config, overrides)
     check_claims(result)
     for remark in remarks:
@@ -31,9 +43,13 @@ def plan(config: dict[str, Any], folder: Path, overrides: Sequence[str] = ()) ->
     _check_space(result, folder)
     n_fits = sum(cell.replicates * cell.starts for cell in result.cells)
     log.info("plan: %s: %d cells, %d fits", result.experiment, len(result.cells), n_fits)
+    return result
+
+
+def write(result: Plan, folder: Path) -> None:
+    """Write `plan.yaml` into a results folder that this process has."""
     with timed("plan", folder):
         write_plan(result, folder)
-    return result
 
 
 def _check_space(result: Plan, folder: Path) -> None:
@@ -44,8 +60,8 @@ def _check_space(result: Plan, folder: Path) -> None:
     free = shutil.disk_usage(existing).free
     if needed > free:
         raise InputError(
-            f"sample_sizes, replicates: the samples need {needed / 1e9:,.0f} GB; allowed: the "
-            f"{free / 1e9:,.0f} GB that are free in {existing}"
+            f"sample_sizes, replicates: the samples need {decimal(int(needed))}; allowed: the "
+            f"{decimal(free)} that are free in {existing}"
         )
 
 
