@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from pipeline.config import compose
 from pipeline.errors import ClusterError, InputError
 from pipeline.plan import Plan
 from pipeline.planning import make_plan
+from pipeline.workers import SECONDS_WITHOUT, own
 from tests.conftest import ROOT
 
 STUDY = (
@@ -72,13 +73,12 @@ def test_processes_of_dask_make_the_same_bytes_and_end_with_the_run(workspace, w
     listening, started = set(), set()
     results = cluster._results
 
-    def watched(client, *arguments):
-        address = client.scheduler.address
+    def watched(workers, *arguments):
+        address = workers.client.scheduler.address
         assert address.startswith("tls://127.0.0.1:")
         with pytest.raises((OSError, TypeError, ValueError)):
             Client(address, security=Security.temporary(), timeout=2, set_as_default=False)
-        arguments = (client, *arguments)
-        for result in results(*arguments):
+        for result in results(workers, *arguments):
             for process in (psutil.Process(), *descendants()):
                 started.add(process.pid)
                 connections = process.net_connections("tcp")
@@ -312,3 +312,21 @@ def test_workers_that_die_before_they_begin_are_waited_for(times, monkeypatch, c
     else:
         with pytest.raises(ClusterError, match="workers die before they begin"):
             cluster._give(LosesWorkers(times), holder)
+
+
+def test_a_worker_is_replaced_whose_guard_has_given_up():
+    with own(1) as (client, tend):
+        guard = client.cluster.workers[0]
+        client.cluster.sync(guard.close, reason="nanny-instantiate-failed")  # as it does by itself
+        until(lambda: not client.nthreads())
+        until(lambda: tend(1.0) or client.nthreads())
+        with pytest.raises(ClusterError, match=r"die before they begin .* the same command goes"):
+            tend(SECONDS_WITHOUT + 1.0)
+    assert not descendants()
+
+
+def until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + 60.0
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
