@@ -46,6 +46,12 @@ class Workers(NamedTuple):
 def connected(address: str) -> Iterator[Workers]:
     """Connect to a running scheduler."""
     try:
+        security = Security().get_connection_args("client")
+        if address.startswith("tls://") and security["ssl_context"] is None:
+            raise InputError(
+                f"executor.address: got {address!r}; without certificates in Dask's configuration "
+                "(distributed.comm.tls) allowed: tcp://host:port"
+            )
         client = Client(address, timeout=SECONDS_TO_ANSWER, set_as_default=False)
     except (OSError, ValueError) as error:
         raise InputError(

@@ -227,13 +227,25 @@ def test_a_scheduler_that_goes_is_told(workspace, whole, monkeypatch):
     assert made and made == {name: whole[name] for name in made}
 
 
-def test_no_scheduler_at_the_address(command):
-    address = "executor.address=tcp://127.0.0.1:1"
-    done = command("pipeline", *STUDY, "executor=dask", address)
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("tcp://127.0.0.1:1", "no scheduler answers there"),
+        ("tls://127.0.0.1:1", "without certificates in Dask's configuration"),
+    ],
+)
+def test_no_scheduler_at_the_address(command, address, said):
+    done = command("pipeline", *STUDY, "executor=dask", f"executor.address={address}")
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == (
-        "error: executor.address: got 'tcp://127.0.0.1:1'; no scheduler answers there"
-    )
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"error: executor.address: got '{address}'; {said}")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_network_interface_that_is_not_there_is_refused_before_any_work():
+    assert compose(["executor=slurm", "executor.interface=lo"])["executor"]["interface"] == "lo"
+    with pytest.raises(InputError, match=r"executor.interface: got 'ib7'; allowed: .*\blo\b"):
+        compose(["executor=slurm", "executor.interface=ib7"])
 
 
 @pytest.mark.parametrize(
