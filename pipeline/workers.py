@@ -1,6 +1,7 @@
 """Where the processes of Dask come from: this machine, a running scheduler, or SLURM jobs."""
 
 import logging
+import os
 import shlex
 import signal
 import subprocess
@@ -10,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import active_children, resource_tracker
 from pathlib import Path
+from shutil import rmtree
+from socket import gethostname
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
@@ -187,8 +190,7 @@ def slurm(executor: dict[str, Any], store: Path) -> Iterator[Workers]:
         find = f"from distributed.utils import get_ip; print(get_ip({host!r}, 1))"
         python = executor["python"] or sys.executable
         where = ["--host", f'"$({shlex.quote(python)} -c {shlex.quote(find)})"']
-    store.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=store, prefix=".keys-", ignore_cleanup_errors=True) as shared:
+    with _shared(store) as shared:
         security = _keys(Path(shared))
         started = SLURMCluster(
             cores=executor["cores"],
@@ -229,6 +231,27 @@ def slurm(executor: dict[str, Any], store: Path) -> Iterator[Workers]:
                 line = ["scancel", f"--name={name}"]
                 subprocess.Popen(line, stderr=subprocess.DEVNULL, start_new_session=True)
                 raise
+
+
+@contextmanager
+def _shared(store: Path) -> Iterator[str]:
+    """Yield a folder of this run in the store; those that killed runs left there are removed."""
+    store.mkdir(parents=True, exist_ok=True)
+    here = f"@{gethostname()}"
+    for left in store.glob(f".keys-*{here}"):
+        if not _alive(int(left.name.split("-")[1])):
+            rmtree(left, ignore_errors=True)
+    names = {"prefix": f".keys-{os.getpid()}-", "suffix": here}
+    with TemporaryDirectory(dir=store, **names, ignore_cleanup_errors=True) as shared:
+        yield shared
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return isinstance(error, PermissionError)
+    return True
 
 
 def _submit(started: Any, jobs: int) -> None:

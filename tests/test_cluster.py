@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ from distributed import Client
 from distributed.comm import CommClosedError
 from distributed.security import Security
 
-from pipeline import cluster
+from pipeline import cluster, workers
 from pipeline.computing import complete, compute_in_worker, drawn_samples
 from pipeline.config import compose
 from pipeline.errors import ClusterError, InputError
@@ -335,6 +336,22 @@ def test_a_worker_is_replaced_whose_guard_has_given_up():
         with pytest.raises(ClusterError, match=r"die before they begin .* the same command goes"):
             tend(SECONDS_WITHOUT + 1.0)
     assert not descendants()
+
+
+def test_keys_that_killed_runs_left_in_the_store_are_removed(tmp_path):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    host = socket.gethostname()
+    of_killed = tmp_path / f".keys-{ended.pid}-a@{host}"
+    others = [tmp_path / f".keys-1-a@{host}", tmp_path / f".keys-{ended.pid}-a@another-{host}"]
+    for folder in (of_killed, *others):
+        folder.mkdir()
+        (folder / "key.pem").touch()
+    with workers._shared(tmp_path) as shared:
+        assert sorted(tmp_path.iterdir()) == sorted([*others, Path(shared)])
+        with workers._shared(tmp_path):
+            assert Path(shared).exists()
+    assert sorted(tmp_path.iterdir()) == sorted(others)
 
 
 def until(condition: Callable[[], object]) -> None:
