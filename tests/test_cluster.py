@@ -120,8 +120,9 @@ def test_a_block_whose_worker_is_killed_is_done_by_another(workspace, whole, mon
 
 
 def test_a_block_that_kills_its_workers_is_named_and_takes_no_other_with_it(
-    workspace, whole, monkeypatch
+    workspace, whole, monkeypatch, caplog
 ):
+    caplog.set_level("INFO")
     monkeypatch.setattr("pipeline.computing.compute_in_worker", compute_or_die)
     plan = planned(*DASK, "executor.retries=0")
     with pytest.raises(ClusterError) as told:
@@ -134,6 +135,7 @@ def test_a_block_that_kills_its_workers_is_named_and_takes_no_other_with_it(
     missing = {name for name in whole if name not in made}
     assert [name.split("/")[-1].split("-s")[0] for name in missing] == ["r32-64"]
     assert made == {name: whole[name] for name in made}
+    assert "a worker was lost; again: cell" in caplog.text
     assert not descendants()
 
 
@@ -209,7 +211,7 @@ def test_a_running_scheduler_serves_and_stays(workspace, whole):
     assert contents(Path("again")) == whole
 
 
-def test_a_scheduler_that_goes_is_told(workspace, whole, monkeypatch):
+def test_a_scheduler_that_goes_is_told(workspace, whole, monkeypatch, caplog):
     results = cluster._results
     with scheduler(workspace, 2, NPY_DISABLE_CPU_FEATURES="X86_V4") as (address, process):
 
@@ -221,9 +223,10 @@ def test_a_scheduler_that_goes_is_told(workspace, whole, monkeypatch):
         monkeypatch.setattr(cluster, "_results", killing)
         plan = planned("executor=dask", f"executor.address={address}")
         began = time.monotonic()
-        with pytest.raises(ClusterError, match=r"the scheduler is gone; finished blocks are kept"):
+        with pytest.raises(ClusterError, match=r"the scheduler is gone; .* the same command goes"):
             complete(plan, drawn_samples(plan))
         assert time.monotonic() - began < 30.0
+    assert not [record for record in caplog.records if record.name.startswith("distributed")]
     made = contents(Path(".cells"))
     assert made and made == {name: whole[name] for name in made}
 
