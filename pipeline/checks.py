@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
+from socket import AF_INET
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -369,6 +370,16 @@ def _check_executor(executor: dict[str, Any]) -> None:
         for directive in executor["directives"] or []:
             if not re.fullmatch(r"-\S.*", directive):
                 refuse("executor.directives", directive, "options of sbatch, [--qos=long]")
+        if executor["interface"] is not None:
+            _choice("executor.interface", executor["interface"], _interfaces())
+
+
+def _interfaces() -> list[str]:
+    """Return the names of this machine's network interfaces that have an address of IPv4."""
+    from psutil import net_if_addrs  # installed with Dask
+
+    found = net_if_addrs().items()
+    return [name for name, addresses in found if AF_INET in [a.family for a in addresses]]
 
 
 def _check_tracking(tracking: dict[str, Any]) -> None:

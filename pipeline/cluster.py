@@ -24,7 +24,7 @@ from pipeline.checks import one_line
 from pipeline.errors import ClusterError, InputError
 from pipeline.plan import Plan
 from pipeline.planning import versions
-from pipeline.workers import SILENT, connected, own, slurm
+from pipeline.workers import GOES_ON, SILENT, Workers, connected, own, slurm
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +35,7 @@ ATTEMPTS = 5  # at giving the workers their work, before any has begun
 SECONDS_TO_REPLACE = 1.0  # a worker that died
 IN_FLIGHT = 2  # tasks for each thread of a worker: one in work, one at hand
 LOOK = 1.0  # seconds between looks at how many workers there are
+NO_WORKER = "fit: there is no worker %s: waiting"
 
 T = TypeVar("T")
 Work = Callable[[Plan, Any], Any]
@@ -86,28 +87,47 @@ def cluster(plan: Plan, work: Work) -> Iterator[Execute]:
         If a task loses its worker more than `executor.retries` times, or the scheduler is lost.
     """
     executor = plan.config["executor"]
-    logging.getLogger("distributed").setLevel(SILENT)
-    # The plan's limit counts, not the scheduler's, which blames all tasks that a worker had.
-    dask.config.set({"distributed.scheduler.allowed-failures": 0})
+    for name in ("distributed", "distributed.client", "tornado.application"):
+        logging.getLogger(name).setLevel(SILENT)
+    # The plan's limit counts, not the scheduler's, which blames all tasks that a worker had. And
+    # who is gone may come back, such as a job that SLURM requeues: Dask would cancel it.
+    dask.config.set(
+        {
+            "distributed.scheduler.allowed-failures": 0,
+            "distributed.deploy.lost-worker-timeout": "1000 days",
+        }
+    )
     with ExitStack() as stack:
         if executor["backend"] == "slurm":
-            client = stack.enter_context(slurm(executor, Path(plan.config["store_dir"]).resolve()))
+            store = Path(plan.config["store_dir"]).resolve()
+            workers = stack.enter_context(slurm(executor, store))
         elif executor["address"] is None:
-            client = stack.enter_context(own(plan.workers))
+            workers = stack.enter_context(own(plan.workers))
         else:
-            client = stack.enter_context(connected(executor["address"]))
+            workers = stack.enter_context(connected(executor["address"]))
+            _wait_for_one(workers.client)
         holder = Holder(_anywhere(plan), work, own=executor["address"] is None)
-        _give(client, holder)
-        stack.callback(_forget, client, holder)
+        _give(workers.client, holder)
+        stack.callback(_forget, workers.client, holder)
 
         def execute(tasks: Sequence[T]) -> Iterator[tuple[int, Any]]:
             try:
-                yield from _results(client, holder.name, tasks, executor["retries"])
+                yield from _results(workers, holder.name, tasks, executor["retries"])
             except (CommClosedError, CancelledError) as error:
-                gone = "executor: the scheduler is gone; finished blocks are kept"
-                raise ClusterError(gone) from error
+                raise ClusterError(f"executor: the scheduler is gone; {GOES_ON}") from error
 
         yield execute
+
+
+def _wait_for_one(client: Client) -> None:
+    """Wait for a first worker: only of one that is there it is told why it cannot have the plan."""
+    try:
+        if not _threads(client):
+            log.info(NO_WORKER, "yet")
+        while not _threads(client):
+            time.sleep(LOOK)
+    except CommClosedError as error:
+        raise ClusterError(f"executor: the scheduler is gone; {GOES_ON}") from error
 
 
 def _give(client: Client, holder: Holder) -> None:
@@ -128,8 +148,7 @@ def _give(client: Client, holder: Holder) -> None:
         else:
             return
     raise ClusterError(
-        f"executor: workers die before they begin ({one_line(repr(lost))}); finished blocks are "
-        "kept, and the same command goes on from there"
+        f"executor: workers die before they begin ({one_line(repr(lost))}); {GOES_ON}"
     )
 
 
@@ -144,7 +163,7 @@ def _anywhere(plan: Plan) -> Plan:
 
 
 def _results(
-    client: Client, holder: str, tasks: Sequence[T], retries: int
+    workers: Workers, holder: str, tasks: Sequence[T], retries: int
 ) -> Iterator[tuple[int, Any]]:
     """Yield (task index, result) as tasks end, with a bounded number of them in Dask's hands.
 
@@ -156,21 +175,25 @@ def _results(
     running: dict[str, tuple[int, Future]] = {}
     losses: Counter[int] = Counter()
     in_a_row = 0
-    alone, most, looked, told = False, IN_FLIGHT, -LOOK, False
+    alone, most, looked = False, IN_FLIGHT, -LOOK
+    seen, known, told = time.monotonic(), "yet", False
     while waiting or running or suspects:
         if not (waiting or running):
             alone = True
             waiting.append(suspects.popleft())
         if time.monotonic() - looked > LOOK:
-            threads = _threads(client)
-            if not threads and not told:
-                log.info("fit: there is no worker yet: waiting")
+            threads, looked = _threads(workers.client), time.monotonic()
+            if threads:
+                seen, known, told = looked, "any more", False
+            elif not told:
+                log.info(NO_WORKER, known)
                 told = True
-            most, looked = IN_FLIGHT * max(threads, 1), time.monotonic()
+            workers.tend(looked - seen)
+            most = IN_FLIGHT * max(threads, 1)
         while waiting and len(running) < (1 if alone else most):
             index = waiting.popleft()
             key = f"fit-{uuid.uuid4().hex}"
-            future = client.submit(_work, holder, tasks[index], key=key, pure=False)
+            future = workers.client.submit(_work, holder, tasks[index], key=key, pure=False)
             running[key] = index, future
             future.add_done_callback(ended.put)
         try:
@@ -195,13 +218,11 @@ def _results(
             if in_a_row > HOPELESS * (retries + 1) * most:
                 raise ClusterError(
                     f"executor: {in_a_row} times in a row a block lost its worker, and none was "
-                    f"finished; the last one was {tasks[index]}; finished blocks are kept"
+                    f"finished; the last one was {tasks[index]}; {GOES_ON}"
                 )
-            if losses[index] <= retries:
+            if losses[index] <= retries or not alone:
                 log.info("fit: a worker was lost; again: %s", tasks[index])
-                waiting.append(index)
-            elif not alone:
-                suspects.append(index)
+                (waiting if losses[index] <= retries else suspects).append(index)
             else:
                 raise ClusterError(
                     f"{tasks[index]}: its worker died {losses[index]} times "

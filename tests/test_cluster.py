@@ -3,10 +3,11 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +18,14 @@ from distributed import Client
 from distributed.comm import CommClosedError
 from distributed.security import Security
 
-from pipeline import cluster
+from pipeline import cluster, workers
 from pipeline.computing import complete, compute_in_worker
 from pipeline.config import compose
 from pipeline.errors import ClusterError, InputError
 from pipeline.plan import Plan
 from pipeline.planning import make_plan
 from pipeline.samples import drawn_samples
+from pipeline.workers import SECONDS_WITHOUT, own
 from tests.conftest import ROOT
 
 STUDY = (
@@ -73,13 +75,12 @@ def test_processes_of_dask_make_the_same_bytes_and_end_with_the_run(workspace, w
     listening, started = set(), set()
     results = cluster._results
 
-    def watched(client, *arguments):
-        address = client.scheduler.address
+    def watched(workers, *arguments):
+        address = workers.client.scheduler.address
         assert address.startswith("tls://127.0.0.1:")
         with pytest.raises((OSError, TypeError, ValueError)):
             Client(address, security=Security.temporary(), timeout=2, set_as_default=False)
-        arguments = (client, *arguments)
-        for result in results(*arguments):
+        for result in results(workers, *arguments):
             for process in (psutil.Process(), *descendants()):
                 started.add(process.pid)
                 connections = process.net_connections("tcp")
@@ -120,8 +121,9 @@ def test_a_block_whose_worker_is_killed_is_done_by_another(workspace, whole, mon
 
 
 def test_a_block_that_kills_its_workers_is_named_and_takes_no_other_with_it(
-    workspace, whole, monkeypatch
+    workspace, whole, monkeypatch, caplog
 ):
+    caplog.set_level("INFO")
     monkeypatch.setattr("pipeline.computing.compute_in_worker", compute_or_die)
     plan = planned(*DASK, "executor.retries=0")
     with pytest.raises(ClusterError) as told:
@@ -134,6 +136,7 @@ def test_a_block_that_kills_its_workers_is_named_and_takes_no_other_with_it(
     missing = {name for name in whole if name not in made}
     assert [name.split("/")[-1].split("-s")[0] for name in missing] == ["r32-64"]
     assert made == {name: whole[name] for name in made}
+    assert "a worker was lost; again: cell" in caplog.text
     assert not descendants()
 
 
@@ -209,7 +212,7 @@ def test_a_running_scheduler_serves_and_stays(workspace, whole):
     assert contents(Path("again")) == whole
 
 
-def test_a_scheduler_that_goes_is_told(workspace, whole, monkeypatch):
+def test_a_scheduler_that_goes_is_told(workspace, whole, monkeypatch, caplog):
     results = cluster._results
     with scheduler(workspace, 2, NPY_DISABLE_CPU_FEATURES="X86_V4") as (address, process):
 
@@ -221,20 +224,33 @@ def test_a_scheduler_that_goes_is_told(workspace, whole, monkeypatch):
         monkeypatch.setattr(cluster, "_results", killing)
         plan = planned("executor=dask", f"executor.address={address}")
         began = time.monotonic()
-        with pytest.raises(ClusterError, match=r"the scheduler is gone; finished blocks are kept"):
+        with pytest.raises(ClusterError, match=r"the scheduler is gone; .* the same command goes"):
             complete(plan, drawn_samples(plan))
         assert time.monotonic() - began < 30.0
+    assert not [record for record in caplog.records if record.name.startswith("distributed")]
     made = contents(Path(".cells"))
     assert made and made == {name: whole[name] for name in made}
 
 
-def test_no_scheduler_at_the_address(command):
-    address = "executor.address=tcp://127.0.0.1:1"
-    done = command("pipeline", *STUDY, "executor=dask", address)
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("tcp://127.0.0.1:1", "no scheduler answers there"),
+        ("tls://127.0.0.1:1", "without certificates in Dask's configuration"),
+    ],
+)
+def test_no_scheduler_at_the_address(command, address, said):
+    done = command("pipeline", *STUDY, "executor=dask", f"executor.address={address}")
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == (
-        "error: executor.address: got 'tcp://127.0.0.1:1'; no scheduler answers there"
-    )
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"error: executor.address: got '{address}'; {said}")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_network_interface_that_is_not_there_is_refused_before_any_work():
+    assert compose(["executor=slurm", "executor.interface=lo"])["executor"]["interface"] == "lo"
+    with pytest.raises(InputError, match=r"executor.interface: got 'ib7'; allowed: .*\blo\b"):
+        compose(["executor=slurm", "executor.interface=ib7"])
 
 
 @pytest.mark.parametrize(
@@ -313,3 +329,37 @@ def test_workers_that_die_before_they_begin_are_waited_for(times, monkeypatch, c
     else:
         with pytest.raises(ClusterError, match="workers die before they begin"):
             cluster._give(LosesWorkers(times), holder)
+
+
+def test_a_worker_is_replaced_whose_guard_has_given_up():
+    with own(1) as (client, tend):
+        guard = client.cluster.workers[0]
+        client.cluster.sync(guard.close, reason="nanny-instantiate-failed")  # as it does by itself
+        until(lambda: not client.nthreads())
+        until(lambda: tend(1.0) or client.nthreads())
+        with pytest.raises(ClusterError, match=r"die before they begin .* the same command goes"):
+            tend(SECONDS_WITHOUT + 1.0)
+    assert not descendants()
+
+
+def test_keys_that_killed_runs_left_in_the_store_are_removed(tmp_path):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    host = socket.gethostname()
+    of_killed = tmp_path / f".keys-{ended.pid}-a@{host}"
+    others = [tmp_path / f".keys-1-a@{host}", tmp_path / f".keys-{ended.pid}-a@another-{host}"]
+    for folder in (of_killed, *others):
+        folder.mkdir()
+        (folder / "key.pem").touch()
+    with workers._shared(tmp_path) as shared:
+        assert sorted(tmp_path.iterdir()) == sorted([*others, Path(shared)])
+        with workers._shared(tmp_path):
+            assert Path(shared).exists()
+    assert sorted(tmp_path.iterdir()) == sorted(others)
+
+
+def until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + 60.0
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)

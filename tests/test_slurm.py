@@ -14,8 +14,11 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+from distributed.utils import get_ip
 
+from pipeline import workers
 from pipeline.computing import complete
+from pipeline.errors import ClusterError
 from pipeline.samples import drawn_samples
 from tests.conftest import ROOT
 from tests.test_cluster import LONG, STUDY, contents, planned
@@ -47,6 +50,7 @@ SlurmdPidFile={folder}/slurmd.pid
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cores} RealMemory=1000 State=UNKNOWN
 PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
 """
+JOBS = ("executor=slurm", "executor.memory=400MB")
 PATH = f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -101,19 +105,22 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]
         done = subprocess.run(line, env=environment, capture_output=True, text=True)
         return done.stdout if done.returncode == 0 else ""
 
+    started: dict[str, subprocess.Popen] = {}
     with ExitStack() as stack:
         for line in daemons:
             log = stack.enter_context((folder / f"{line[0]}.out").open("w"))
             daemon = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", *line], env=environment, stdout=log, stderr=log
             )
+            started[line[0]] = daemon
             stack.callback(daemon.wait)
             stack.callback(daemon.kill)
             if line[0] == "munged":
                 until((folder / "munge.socket").exists, "munged")
         until(lambda: "idle" in run("sinfo", "-h", "-o", "%T"), logs(folder))
         try:
-            yield SimpleNamespace(environment=environment, run=run, folder=folder)
+            controller = started["slurmctld"]
+            yield SimpleNamespace(environment=environment, run=run, controller=controller)
         finally:
             run("scancel", "--user=root")
             until(lambda: not run("squeue", "-h"), "jobs do not end")
@@ -163,18 +170,39 @@ def test_workers_in_jobs_make_the_same_bytes(slurm, workspace, whole):
     until(lambda: not slurm.run("squeue", "-h"), "jobs outlive the run")
 
 
-def test_an_interruption_cancels_the_jobs(slurm, workspace):
-    settings = ["executor=slurm", "executor.interface=lo", "executor.memory=400MB"]
-    line = [sys.executable, "-m", "pipeline", *STUDY, *settings, *LONG]
+def test_an_interruption_cancels_the_jobs_and_waits_for_nobody(slurm, workspace):
+    line = [sys.executable, "-m", "pipeline", *STUDY, *JOBS, *LONG]
     run = subprocess.Popen(line, env=slurm.environment, stderr=subprocess.PIPE, text=True)
     until(lambda: bool(list(Path(".cells").rglob("*.arrow"))), "no block is finished")
-    began = time.monotonic()
-    run.send_signal(signal.SIGINT)
-    said = run.communicate()[1]
-    assert time.monotonic() - began < 2.0
+    assert listening(slurm) == {"127.0.0.1", get_ip()}, "at one address of each machine"
+    slurm.controller.send_signal(signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        run.send_signal(signal.SIGINT)
+        said = run.communicate()[1]
+        assert time.monotonic() - began < 2.0
+    finally:
+        slurm.controller.send_signal(signal.SIGCONT)
     assert run.returncode == 130 and "Traceback" not in said, said
     until(lambda: not slurm.run("squeue", "-h"), "jobs outlive the run")
     assert not [path for path in Path().rglob("*") if "slurm" in path.name], "no logs"
+
+
+def test_jobs_that_are_gone_are_told_and_those_in_the_queue_are_waited_for(
+    slurm, workspace, monkeypatch
+):
+    for name, value in slurm.environment.items():
+        monkeypatch.setenv(name, value)
+    queue = workers.Queue("held", None)
+    slurm.run("sbatch", "--hold", "--job-name=held", "--wrap=true")
+    queue.tend(1000.0)
+    slurm.run("scancel", "--name=held")
+    with pytest.raises(ClusterError, match="no job is left"):
+        queue.tend(2000.0)
+    monkeypatch.setattr(workers, "SECONDS_TO_ASK", 0.5)
+    plan = planned(*JOBS, "executor.python=/nowhere")
+    with pytest.raises(ClusterError, match=r"executor.log_dir=FOLDER; .* the same command goes on"):
+        complete(plan, drawn_samples(plan))
 
 
 @pytest.mark.parametrize(
@@ -191,17 +219,18 @@ def test_what_slurm_refuses_is_told(slurm, workspace, setting, said):
     assert run.stderr.splitlines()[-1].startswith(f"error: executor: {said}")
 
 
-def test_a_job_array_of_shards_and_a_job_that_assembles(slurm, workspace, whole):
+def test_shards_of_a_job_array_and_a_job_that_assembles_though_one_died(slurm, workspace, whole):
     (workspace / "pipeline").symlink_to(ROOT / "pipeline")
-    script = ["--output=%A-%a.out", str(ROOT / "docs/slurm_array.sh"), *STUDY]
-    array = slurm.run("sbatch", "--parsable", "--array=1-2", *script).strip()
-    slurm.run("sbatch", f"--dependency=afterok:{array}", *script)
+    script = ["--output=%A-%a.out", str(ROOT / "docs/slurm_array.sh")]
+    array = slurm.run("sbatch", "--parsable", "--array=2-3", *script, "2", *STUDY).strip()
+    slurm.run("sbatch", f"--dependency=afterany:{array}", *script, *STUDY)
     until(lambda: not slurm.run("squeue", "-h"), "jobs do not end", seconds=60.0)
     said = {path.name: path.read_text() for path in workspace.glob("*.out")}
     assert len(said) == 3, said
-    assert all(f"shard {k} of 2" in said[f"{array}-{k}.out"] for k in (1, 2)), said
+    assert "shard 2 of 2" in said[f"{array}-2.out"], said
+    assert "shard: got '3/2'" in said[f"{array}-3.out"], said
     assert contents(Path(".cells")) == whole
     (assembly,) = (text for name, text in said.items() if not name.startswith(array))
-    assert "cells: 2 reused, 0 new" in assembly
+    assert "cells: 0 reused, 2 new" in assembly
     assert Path("results/notebook/report.html").exists()
     assert listening(slurm) == {"127.0.0.1"}
