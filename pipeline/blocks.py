@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from pickle import PickleError
 
 import numpy as np
 import pyarrow as pa
@@ -93,8 +94,8 @@ def fit_block(
     try:
         found = _fits(plan, cell, points, replicates, starts, truth, mapping)
         fits, relabelled = _ordered(found, truth)
-    except (MemoryError, OSError):
-        # Of the machine, not of a fit: a disk without room for compiled code, for instance.
+    except (MemoryError, OSError, EOFError, PickleError):
+        # Of the machine, not of a fit: compiled code that a disk has no room for, or has damaged.
         raise
     except Exception:
         if len(replicates) > 1:

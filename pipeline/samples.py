@@ -68,8 +68,11 @@ def written_samples(plan: Plan, folder: Path) -> Samples:
         try:
             # Copy on write: compiled code takes writable arrays without copying them.
             samples = np.load(path, mmap_mode="c")
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: cannot be read; run the stage generate first") from error
+        except MemoryError:
+            raise
+        except Exception as error:  # of many kinds, where the file's head is damaged
+            when = "again" if path.exists() else "first"
+            raise InputError(f"{path}: cannot be read; run the stage generate {when}") from error
         if not belongs(samples, data, plan):
             raise InputError(f"{path}: made for another plan; run the stage generate again")
         return samples

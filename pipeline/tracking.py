@@ -247,6 +247,8 @@ def _create(database: Path, artifacts: Path) -> None:
 
 
 def _experiment(store: Store, name: str, tags: dict[str, str]) -> str:
+    from mlflow.exceptions import MlflowException
+
     client = store.client
     location = None if store.artifacts is None else (store.artifacts / name).as_uri()
     found = client.get_experiment_by_name(name)
@@ -261,7 +263,13 @@ def _experiment(store: Store, name: str, tags: dict[str, str]) -> str:
             client.delete_experiment(found.experiment_id)
         found = None
     if found is None:
-        return client.create_experiment(name, location, tags=tags)
+        try:
+            return client.create_experiment(name, location, tags=tags)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            # Another workspace has made it since.
+            return _experiment(store, name, tags)
     for key, value in tags.items():
         if found.tags.get(key) != value:
             client.set_experiment_tag(found.experiment_id, key, value)

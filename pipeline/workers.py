@@ -67,7 +67,8 @@ def connected(address: str) -> Iterator[Workers]:
 
 def _listening_at(host: str, security: Security) -> dict[str, Any]:
     """Return the options of a scheduler or worker that listens there alone, with no dashboard."""
-    where = {"host": host, "dashboard_address": f"{host}:0", "protocol": "tls://"}
+    # What it tells by plain HTTP without a dashboard too, it tells this machine alone.
+    where = {"host": host, "dashboard_address": f"{LOOPBACK}:0", "protocol": "tls://"}
     return where | {"dashboard": False, "security": security}
 
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import time
 from pathlib import Path
+from pickle import UnpicklingError
 from threading import Event
 from types import SimpleNamespace
 
@@ -391,14 +392,28 @@ def test_one_wrong_number_of_a_sample_is_refused(workspace, monkeypatch, allocat
     assert not list(Path(".cells").rglob("*.arrow"))
 
 
-def test_a_failure_of_the_machine_is_no_outcome(workspace, monkeypatch):
-    def no_room(*arguments):
-        raise OSError(errno.ENOSPC, "No space left on device")
+@pytest.mark.parametrize("kind", [OSError, EOFError, UnpicklingError, MemoryError])
+def test_a_failure_of_the_machine_is_no_outcome(workspace, monkeypatch, kind):
+    def fails(*arguments):
+        raise kind("planted")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(blocks, "fit", no_room)
-        assert exit_status(numbers) == 1
+    monkeypatch.setattr(blocks, "fit", fails)
+    with pytest.raises(kind, match="planted"):
+        numbers()
     assert not list(Path(".cells").rglob("*.arrow"))
+
+
+@pytest.mark.parametrize("damage", [b"", b"z", None])
+def test_samples_that_cannot_be_read_are_told(workspace, capsys, damage):
+    folder = numbers("mixture=[notebook]")
+    shutil.rmtree(".cells")
+    path = folder / "samples/notebook-n30.npy"
+    whole = path.read_bytes()
+    path.unlink() if damage is None else path.write_bytes(damage and whole[:10] + b"z" + whole[11:])
+    assert exit_status(lambda: fit(folder)) == 2
+    assert f"run the stage generate {'first' if damage is None else 'again'}" in (
+        capsys.readouterr().err
+    )
 
 
 def test_a_part_that_cannot_be_written_ends_the_run_at_once(workspace, monkeypatch):

@@ -439,6 +439,18 @@ def test_only_recorded_trajectories_make_the_gap(workspace):
         assert history(run, "log_likelihood_gap/median") == pytest.approx(wanted)
 
 
+def test_an_experiment_that_another_workspace_makes_meanwhile_is_taken(workspace, monkeypatch):
+    from mlflow import MlflowClient
+
+    store = MlflowClient("sqlite:///shared.db")
+    made = store.create_experiment("notebook")
+    answers, look = iter([None]), store.get_experiment_by_name
+    monkeypatch.setattr(store, "get_experiment_by_name", lambda name: next(answers, look(name)))
+    opened = tracking.Store(store, "http://127.0.0.1:1", None, "owner")
+    assert tracking._experiment(opened, "notebook", {"a": "b"}) == made
+    assert look("notebook").tags["a"] == "b"
+
+
 def test_a_moved_store_gets_a_new_experiment(workspace, study, monkeypatch):
     track(laid_out(study, Path("results/notebook")))
     before = stored()
