@@ -19,6 +19,7 @@ from pipeline.progress import progress
 from pipeline.samples import Samples, drawn_samples
 from pipeline.store import (
     Block,
+    Rows,
     blocks_of_shard,
     folder_of,
     missing_blocks,
@@ -32,6 +33,8 @@ FIRST_LOOK, LAST_LOOK = 0.1, 5.0  # seconds between looks at what another run is
 
 # What runs tasks: yields (task index, seconds or None) as they end.
 Execute = Callable[[Sequence["Task"]], Iterator[tuple[int, float | None]]]
+# What is done with the rows of a block, once they are stored, while they are at hand.
+Use = Callable[["Task", Rows], None]
 
 
 class Task(NamedTuple):
@@ -56,9 +59,15 @@ class Stored(NamedTuple):
 
 
 def compute_block(
-    plan: Plan, task: Task, samples: Samples, store: Path, locks: Locks, mapping: Mapping = map
+    plan: Plan,
+    task: Task,
+    samples: Samples,
+    store: Path,
+    locks: Locks,
+    mapping: Mapping = map,
+    use: Use | None = None,
 ) -> float | None:
-    """Compute a block into the store.
+    """Compute a block into the store, and use its rows.
 
     Returns
     -------
@@ -80,7 +89,9 @@ def compute_block(
         rows = fit_block(plan, cell, samples(cell, block), block, mapping)
         seconds = time.perf_counter() - began
         write_block(folder, block, rows)
-        return seconds
+    if use:
+        use(task, rows)
+    return seconds
 
 
 # POSIX locks belong to a process, and end when any of its descriptors of the file is closed.
@@ -100,10 +111,18 @@ class Shard(NamedTuple):
     of: int
 
 
-def complete(plan: Plan, samples: Samples, shard: Shard | None = None) -> Stored:
+def complete(
+    plan: Plan, samples: Samples, shard: Shard | None = None, use: Use | None = None
+) -> Stored:
     """Compute every block of a plan, or of a shard of it, that the store lacks.
 
     What other processes are computing is waited for, and taken up if they end without it.
+
+    Parameters
+    ----------
+    use : callable, optional
+        Called by threads of this process for each block that they compute; what processes of a
+        cluster compute is in the store alone.
     """
     store = Path(plan.config["store_dir"])
     blocks = {cell.content: stored_blocks(folder_of(store, cell.content)) for cell in plan.cells}
@@ -118,7 +137,7 @@ def complete(plan: Plan, samples: Samples, shard: Shard | None = None) -> Stored
     patience = FIRST_LOOK
     if not tasks:
         return Stored(blocks, timings)
-    with _engine(plan, samples, store) as execute:
+    with _engine(plan, samples, store, use) as execute:
         while tasks:
             theirs: set[str] = set()
             for task, seconds in _in_order(execute, tasks):
@@ -165,10 +184,12 @@ def _in_order(execute: Execute, tasks: Sequence[Task]) -> list[tuple[Task, float
     return [(task, results[index]) for index, task in enumerate(tasks)]
 
 
-def _engine(plan: Plan, samples: Samples, store: Path) -> AbstractContextManager[Execute]:
+def _engine(
+    plan: Plan, samples: Samples, store: Path, use: Use | None
+) -> AbstractContextManager[Execute]:
     """Return what executes tasks: it yields (task index, result) as they end."""
     if plan.config["executor"]["backend"] == "local":
-        return _threads(plan, samples, store)
+        return _threads(plan, samples, store, use)
     from pipeline.cluster import cluster
 
     return cluster(plan, compute_in_worker)
@@ -179,7 +200,7 @@ class AbandonedError(BaseException):
 
 
 @contextmanager
-def _threads(plan: Plan, samples: Samples, store: Path) -> Iterator[Execute]:
+def _threads(plan: Plan, samples: Samples, store: Path, use: Use | None) -> Iterator[Execute]:
     """Yield what executes tasks on a pool of threads."""
     # The points of one large sample are shared out too.
     helpers = ThreadPoolExecutor(plan.workers)
@@ -196,7 +217,7 @@ def _threads(plan: Plan, samples: Samples, store: Path) -> Iterator[Execute]:
             raise
 
     def work(task: Task) -> float | None:
-        return compute_block(plan, task, samples, store, locks, mapping)
+        return compute_block(plan, task, samples, store, locks, mapping, use)
 
     try:
         yield lambda tasks: _in_flight(pool, work, tasks, 2 * plan.workers)

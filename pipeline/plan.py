@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -218,12 +218,18 @@ def read_plan(folder: Path) -> Plan:
     path = folder / FILE
     if not path.is_file():
         raise InputError(f"{path}: no such file; make it with python -m pipeline.stages.plan")
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        plain = yaml.load(path.read_text("utf-8"), Loader=loader)
-        plain["data_sets"] = tuple(DataSet(**data) for data in plain["data_sets"])
-        plain["cells"] = tuple(Cell(**cell) for cell in plain["cells"])
-        plain["overrides"] = tuple(plain.get("overrides", ()))
-        return Plan(**plain)
+        return _parsed(path.read_text("utf-8"))
     except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{path}: damaged; make it with python -m pipeline.stages.plan") from error
+
+
+# The stages of one command read the same plan; that of a large study takes a tenth of a second.
+@lru_cache(maxsize=1)
+def _parsed(text: str) -> Plan:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    plain = yaml.load(text, Loader=loader)
+    plain["data_sets"] = tuple(DataSet(**data) for data in plain["data_sets"])
+    plain["cells"] = tuple(Cell(**cell) for cell in plain["cells"])
+    plain["overrides"] = tuple(plain.get("overrides", ()))
+    return Plan(**plain)

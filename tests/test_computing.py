@@ -10,13 +10,17 @@ from threading import Event, Timer
 import pandas as pd
 import pytest
 
-from pipeline import blocks
+from pipeline import blocks, store
 from pipeline.computing import Shard, Task, complete, compute_block
 from pipeline.config import compose
 from pipeline.locks import Locks
+from pipeline.plan import write_plan
 from pipeline.planning import make_plan
 from pipeline.samples import drawn_samples
+from pipeline.stages import fit as stages_fit
+from pipeline.stages.generate import generate
 from pipeline.store import Block, folder_of, stored_blocks
+from pipeline.tables import FITS, TRACES, part_name
 from tests.conftest import ROOT
 
 CONTENT = "0" * 55 + "123456789"
@@ -189,3 +193,37 @@ def test_what_a_smaller_run_has_finished_meanwhile_is_not_computed_again(workspa
     locks.close()
     stored = complete(large, drawn_samples(large))
     assert sorted(stored.blocks[cell.content]) == [Block(0, 5, 0, 1), Block(5, 20, 0, 1)]
+
+
+def test_new_rows_at_hand_and_stored_rows_make_the_same_parts(workspace, monkeypatch):
+    read: list[str] = []
+
+    def assembled(folder, *arguments):
+        read.append(folder.name)
+        return store.assembled(folder, *arguments)
+
+    monkeypatch.setattr(stages_fit, "assembled", assembled)
+    monkeypatch.setattr(blocks, "MOST_FITS", 25)
+    # Two inits of one content; cells of one block, and of three.
+    grid = ["init=[kmeans_pp]", "+init.twin.method=kmeans_pp", "sample_sizes=[40]"]
+    for replicates, cells_read in ((20, 0), (60, 2)):
+        settings = [*STUDY, *grid, f"replicates={replicates}", f"store_dir={replicates}"]
+        plan, folder = make_plan(compose(settings))[0], workspace / f"results-{replicates}"
+        assert len(plan.cells) == 2 and len({cell.content for cell in plan.cells}) == 1
+        write_plan(plan, folder)
+        generate(folder)
+
+        def parts(folder=folder, plan=plan):
+            stages_fit.fit(folder)
+            names = [part_name(index, cell) for index, cell in enumerate(plan.cells)]
+            paths = [folder / kind / name for kind in (FITS, TRACES) for name in names]
+            return {path: path.read_bytes() for path in paths}
+
+        read.clear()
+        at_hand = parts()
+        assert len(read) == cells_read
+        for path in at_hand:
+            path.unlink()
+        read.clear()
+        assert parts() == at_hand
+        assert len(read) == len(plan.cells)

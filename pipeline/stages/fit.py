@@ -1,16 +1,16 @@
 """Stage `fit`: run EM on every block that the store lacks, and assemble `fits/` and `traces/`."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from pipeline.blocks import block_size
-from pipeline.computing import complete
-from pipeline.plan import Cell, Plan, read_plan
+from pipeline.computing import Task, complete
+from pipeline.plan import Plan, read_plan
 from pipeline.samples import written_samples
 from pipeline.stages import record_timings, run
-from pipeline.store import Block, DamagedBlockError, assembled, folder_of
+from pipeline.store import Block, DamagedBlockError, Rows, assembled, folder_of
 from pipeline.tables import (
     FITS,
     TRACES,
@@ -29,62 +29,80 @@ def fit(folder: Path) -> None:
     plan = read_plan(folder)
     samples = written_samples(plan, folder)
     timings: list[tuple[str, float]] = []
-    cells = list(enumerate(plan.cells))
-    while cells:
-        stored = complete(plan, samples)
+    parts = _Parts(plan, folder)
+    while parts.waiting:
+        stored = complete(plan, samples, use=parts.write_whole)
         timings += stored.timings
         # A block is read once, to be assembled; one that is damaged is computed again.
-        cells = _assemble(plan, folder, cells, stored.blocks)
+        _assemble(plan, parts, stored.blocks)
     remove_other_parts(folder, plan)
     record_timings(folder, "fit", "block", timings)
 
 
-def _assemble(
-    plan: Plan, folder: Path, cells: Sequence[tuple[int, Cell]], blocks: dict[str, list[Block]]
-) -> list[tuple[int, Cell]]:
-    """Write the data sets from the store, one part per cell.
+class _Parts:
+    """The parts of both data sets, one of each per cell: `waiting` are places of cells in the plan.
 
-    Returns
-    -------
-    list of (place in the plan, cell)
-        The cells of which a stored block was damaged; it is removed.
+    Threads may write parts of different cells at the same time.
+    """
+
+    def __init__(self, plan: Plan, folder: Path):
+        self.cells, self.folder = plan.cells, folder
+        self.waiting = set(range(len(plan.cells)))
+        self._of_content: dict[str, list[int]] = {}
+        for index, cell in enumerate(plan.cells):
+            self._of_content.setdefault(cell.content, []).append(index)
+        measures = plan.config["measures"]
+        self._fits = fits_schema(plan.n_components, plan.has_population, measures)
+        self._traces = traces_schema(plan.n_components)
+
+    def write(self, index: int, pieces: Iterable[Rows]) -> None:
+        """Write the rows of a cell, which come in order."""
+        cell = self.cells[index]
+        name = part_name(index, cell)
+        with (
+            part_writer(self.folder / FITS / name, self._fits, cell) as add_fits,
+            part_writer(self.folder / TRACES / name, self._traces, cell) as add_traces,
+        ):
+            for fits, traces in pieces:
+                add_fits(fits)
+                add_traces(traces)
+        self.waiting.discard(index)
+
+    def write_whole(self, task: Task, rows: Rows) -> None:
+        """Write the cells that a new block is the whole of: its rows need not be read back."""
+        for index in self._of_content[task.cell.content]:
+            cell = self.cells[index]
+            if index in self.waiting and task.block == (0, cell.replicates, 0, cell.starts):
+                self.write(index, [rows])
+
+
+def _assemble(plan: Plan, parts: _Parts, blocks: dict[str, list[Block]]) -> None:
+    """Write the parts that wait from the store; those of which a block is damaged go on waiting.
+
+    A damaged block is removed.
     """
     store = Path(plan.config["store_dir"])
-    n_components = plan.n_components
-    fits = fits_schema(n_components, plan.has_population, plan.config["measures"])
-    traces = traces_schema(n_components)
 
-    def write(part: tuple[int, Cell]) -> bool:
-        index, cell = part
-        name, size = part_name(index, cell), block_size(plan, cell)
-        rows = assembled(
-            folder_of(store, cell.content), blocks[cell.content], cell.replicates, cell.starts, size
-        )
+    def write(index: int) -> None:
+        cell = plan.cells[index]
+        folder, size = folder_of(store, cell.content), block_size(plan, cell)
         try:
-            with (
-                part_writer(folder / FITS / name, fits, cell) as add_fits,
-                part_writer(folder / TRACES / name, traces, cell) as add_traces,
-            ):
-                for of_fits, of_traces in rows:
-                    add_fits(of_fits)
-                    add_traces(of_traces)
+            pieces = assembled(folder, blocks[cell.content], cell.replicates, cell.starts, size)
+            parts.write(index, pieces)
         except DamagedBlockError as error:
             error.path.unlink(missing_ok=True)
             log.warning("stored block %s is damaged or gone: computed again", error.path)
-            return False
-        return True
 
     pool = ThreadPoolExecutor(plan.workers)
     try:
-        parts = [pool.submit(write, part) for part in cells]
-        done, _ = wait(parts, return_when=FIRST_EXCEPTION)
+        written = [pool.submit(write, index) for index in sorted(parts.waiting)]
+        done, _ = wait(written, return_when=FIRST_EXCEPTION)
         # One that failed is told before those that still run.
         for part in done:
             part.result()
     finally:
         # After an interruption nobody waits for the parts in hand.
         pool.shutdown(wait=False, cancel_futures=True)
-    return [cell for cell, part in zip(cells, parts, strict=True) if not part.result()]
 
 
 if __name__ == "__main__":
