@@ -20,7 +20,7 @@ from distributed import CancelledError, Client, Future, KilledWorker, get_worker
 from distributed.comm import CommClosedError
 from distributed.diagnostics.plugin import WorkerPlugin
 
-from pipeline.checks import one_line
+from pipeline.checks.values import one_line
 from pipeline.errors import ClusterError, InputError
 from pipeline.plan import Plan
 from pipeline.planning import versions

@@ -13,7 +13,8 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pipeline.checks import FACTORS, check, one_line, refuse
+from pipeline.checks import FACTORS, check
+from pipeline.checks.values import one_line, refuse
 from pipeline.core.algorithms import complete_settings
 from pipeline.core.starts import complete_options
 from pipeline.errors import InputError

@@ -9,7 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pipeline.checks import MOST_STARTS, check_model_of_size
+from pipeline.checks import MOST_STARTS
+from pipeline.checks.grid import check_model_of_size
 from pipeline.config import method_and_options
 from pipeline.core import source_hash
 from pipeline.core.algorithms import ALGORITHMS

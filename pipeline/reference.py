@@ -11,7 +11,8 @@ from typing import Any, NamedTuple, get_args, get_origin
 
 import yaml
 
-from pipeline.checks import MEASURES, one_line
+from pipeline.checks import MEASURES
+from pipeline.checks.values import one_line
 from pipeline.config import CONF, defaults
 from pipeline.core.outcomes import ADVICE
 from pipeline.core.stopping import STOPPING_RULES

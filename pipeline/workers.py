@@ -20,7 +20,7 @@ from distributed import Client, Nanny, Scheduler, SpecCluster, Status
 from distributed.security import Security
 from distributed.utils import LoopRunner, get_ip, get_ip_interface
 
-from pipeline.checks import one_line
+from pipeline.checks.values import one_line
 from pipeline.errors import ClusterError, InputError
 from pipeline.processes import deaf_to_interrupts
 

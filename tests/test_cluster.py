@@ -285,7 +285,7 @@ def test_workers_with_other_code_are_refused(workspace, monkeypatch):
 
 @pytest.mark.parametrize("backend", ["dask", "slurm"])
 def test_without_the_extra_it_says_what_to_install(monkeypatch, backend):
-    monkeypatch.setattr("pipeline.checks.find_spec", lambda name: None)
+    monkeypatch.setattr("pipeline.checks.execution.find_spec", lambda name: None)
     with pytest.raises(InputError) as told:
         compose([f"executor={backend}"])
     assert f"executor.backend: got '{backend}'; allowed: local" in str(told.value)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
-from pipeline.checks import CELL_KEYS
+from pipeline.checks.grid import CELL_KEYS
 from pipeline.plan import Plan, matches
 from pipeline.statistics.intervals import LEVEL
 from pipeline.tables import LABELS
