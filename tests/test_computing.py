@@ -4,6 +4,7 @@ import errno
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Timer
 
@@ -37,6 +38,7 @@ STUDY = (
 )
 CLAIM = """
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from pipeline.locks import Locks
 with Locks(Path(sys.argv[1])).claim(sys.argv[2], int(sys.argv[3]), int(sys.argv[4])) as mine:
@@ -227,3 +229,27 @@ def test_new_rows_at_hand_and_stored_rows_make_the_same_parts(workspace, monkeyp
         read.clear()
         assert parts() == at_hand
         assert len(read) == len(plan.cells)
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_part_that_cannot_be_written_ends_the_run_and_is_written_by_the_next(
+    workspace, monkeypatch, stored
+):
+    plan, folder = make_plan(compose([*STUDY, "replicates=20"]))[0], workspace / "results"
+    write_plan(plan, folder)
+    generate(folder)
+    if stored:
+        complete(plan, drawn_samples(plan))
+
+    @contextmanager
+    def full(path, *_):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        yield
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stages_fit, "part_writer", full)
+        with pytest.raises(OSError, match="No space"):
+            stages_fit.fit(folder)
+    assert list(Path(plan.config["store_dir"]).rglob("*.arrow"))
+    stages_fit.fit(folder)
+    assert len(pd.read_parquet(folder / FITS)) == 20 * len(plan.cells)

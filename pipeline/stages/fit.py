@@ -2,7 +2,8 @@
 
 import logging
 from collections.abc import Iterable
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import closing
 from pathlib import Path
 
 from pipeline.blocks import block_size
@@ -29,80 +30,100 @@ def fit(folder: Path) -> None:
     plan = read_plan(folder)
     samples = written_samples(plan, folder)
     timings: list[tuple[str, float]] = []
-    parts = _Parts(plan, folder)
-    while parts.waiting:
-        stored = complete(plan, samples, use=parts.write_whole)
-        timings += stored.timings
-        # A block is read once, to be assembled; one that is damaged is computed again.
-        _assemble(plan, parts, stored.blocks)
+    with closing(_Parts(plan, folder)) as parts:
+        while parts.missing:
+            stored = complete(plan, samples, use=parts.take)
+            timings += stored.timings
+            # A block is read once, to be assembled; one that is damaged is computed again.
+            parts.assemble(stored.blocks)
     remove_other_parts(folder, plan)
     record_timings(folder, "fit", "block", timings)
 
 
 class _Parts:
-    """The parts of both data sets, one of each per cell: `waiting` are places of cells in the plan.
+    """The parts of `fits/` and `traces/`, one of each per cell, written by a pool of threads.
 
-    Threads may write parts of different cells at the same time.
+    Attributes
+    ----------
+    missing : set of int
+        Places in the plan of the cells whose parts are not written yet.
     """
 
     def __init__(self, plan: Plan, folder: Path):
-        self.cells, self.folder = plan.cells, folder
-        self.waiting = set(range(len(plan.cells)))
+        self.missing = set(range(len(plan.cells)))
+        self._plan, self._folder = plan, folder
         self._of_content: dict[str, list[int]] = {}
         for index, cell in enumerate(plan.cells):
             self._of_content.setdefault(cell.content, []).append(index)
         measures = plan.config["measures"]
         self._fits = fits_schema(plan.n_components, plan.has_population, measures)
         self._traces = traces_schema(plan.n_components)
+        self._pool = ThreadPoolExecutor(plan.workers)
+        self._begun: set[Future[None]] = set()
 
-    def write(self, index: int, pieces: Iterable[Rows]) -> None:
-        """Write the rows of a cell, which come in order."""
-        cell = self.cells[index]
-        name = part_name(index, cell)
-        with (
-            part_writer(self.folder / FITS / name, self._fits, cell) as add_fits,
-            part_writer(self.folder / TRACES / name, self._traces, cell) as add_traces,
-        ):
-            for fits, traces in pieces:
-                add_fits(fits)
-                add_traces(traces)
-        self.waiting.discard(index)
+    def close(self) -> None:
+        """Let go of what is not begun: after an interruption nobody waits for it."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def write_whole(self, task: Task, rows: Rows) -> None:
-        """Write the cells that a new block is the whole of: its rows need not be read back."""
+    def take(self, task: Task, rows: Rows) -> None:
+        """Write the cells that a new block is the whole of, whose rows need not be read back.
+
+        While the pool writes and waits for the disk, the thread that fits goes on fitting; it
+        writes itself where the pool has enough: rows at hand take memory.
+        """
         for index in self._of_content[task.cell.content]:
-            cell = self.cells[index]
-            if index in self.waiting and task.block == (0, cell.replicates, 0, cell.starts):
-                self.write(index, [rows])
+            cell = self._plan.cells[index]
+            if task.block != (0, cell.replicates, 0, cell.starts):
+                continue
+            self._check({each for each in self._begun.copy() if each.done()})
+            if len(self._begun) < 2 * self._plan.workers:
+                self._begun.add(self._pool.submit(self._write, index, [rows]))
+            else:
+                self._write(index, [rows])
 
+    def assemble(self, blocks: dict[str, list[Block]]) -> None:
+        """Write what is missing from the store.
 
-def _assemble(plan: Plan, parts: _Parts, blocks: dict[str, list[Block]]) -> None:
-    """Write the parts that wait from the store; those of which a block is damaged go on waiting.
+        A block that is damaged is removed, and its cells stay missing.
+        """
+        self._wait()
+        for index in sorted(self.missing):
+            self._begun.add(self._pool.submit(self._assemble, index, blocks))
+        self._wait()
 
-    A damaged block is removed.
-    """
-    store = Path(plan.config["store_dir"])
+    def _wait(self) -> None:
+        while self._begun:
+            # One that failed is told before those that still run.
+            done, _ = wait(self._begun, return_when=FIRST_EXCEPTION)
+            self._check(done)
 
-    def write(index: int) -> None:
-        cell = plan.cells[index]
-        folder, size = folder_of(store, cell.content), block_size(plan, cell)
+    def _check(self, done: set[Future[None]]) -> None:
+        self._begun -= done
+        for each in done:
+            each.result()
+
+    def _assemble(self, index: int, blocks: dict[str, list[Block]]) -> None:
+        cell, store = self._plan.cells[index], Path(self._plan.config["store_dir"])
+        folder, size = folder_of(store, cell.content), block_size(self._plan, cell)
         try:
-            pieces = assembled(folder, blocks[cell.content], cell.replicates, cell.starts, size)
-            parts.write(index, pieces)
+            rows = assembled(folder, blocks[cell.content], cell.replicates, cell.starts, size)
+            self._write(index, rows)
         except DamagedBlockError as error:
             error.path.unlink(missing_ok=True)
             log.warning("stored block %s is damaged or gone: computed again", error.path)
 
-    pool = ThreadPoolExecutor(plan.workers)
-    try:
-        written = [pool.submit(write, index) for index in sorted(parts.waiting)]
-        done, _ = wait(written, return_when=FIRST_EXCEPTION)
-        # One that failed is told before those that still run.
-        for part in done:
-            part.result()
-    finally:
-        # After an interruption nobody waits for the parts in hand.
-        pool.shutdown(wait=False, cancel_futures=True)
+    def _write(self, index: int, pieces: Iterable[Rows]) -> None:
+        """Write the rows of a cell, which come in order."""
+        cell = self._plan.cells[index]
+        name = part_name(index, cell)
+        with (
+            part_writer(self._folder / FITS / name, self._fits, cell) as add_fits,
+            part_writer(self._folder / TRACES / name, self._traces, cell) as add_traces,
+        ):
+            for fits, traces in pieces:
+                add_fits(fits)
+                add_traces(traces)
+        self.missing.discard(index)
 
 
 if __name__ == "__main__":
