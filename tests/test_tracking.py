@@ -26,7 +26,8 @@ from pipeline.stages import track as stages_track
 from pipeline.stages.track import LINKS, links_page, track
 from pipeline.tables import STATISTICS, write_statistics
 from pipeline.terminal import _next_steps
-from pipeline.tracking import PATIENCE, Tracked
+from pipeline.tracking import Tracked
+from pipeline.tracking.stores import PATIENCE
 from pipeline.views import make_view
 from tests.conftest import ROOT
 from tests.factories import Study, make_study, write_tables
@@ -53,7 +54,7 @@ def study() -> Study:
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make one database, which takes seconds; tests start from copies."""
-    from pipeline.tracking import _create
+    from pipeline.tracking.stores import _create
 
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
     _create(path, path.parent / "mlartifacts")
