@@ -15,8 +15,10 @@ from pipeline.tables import LABELS, OUTCOMES, parameter_columns
 COMPARED = {
     "converged_share": "converged share",
     "reached_reference_share": "reached the reference",
-    "n_iter": "iterations",
-    "map_evaluations": "map evaluations",
+    "n_iter": "iterations spent",
+    "map_evaluations": "map evaluations spent",
+    "fewer_iterations_share": "share with fewer iterations",
+    "fewer_evaluations_share": "share with fewer evaluations",
     "log_likelihood": "log-likelihood",
 }
 PAIR = ["cell_a", "cell_b", "level_a", "level_b"]
@@ -166,10 +168,9 @@ def comparison_tables(comparisons: pd.DataFrame, most: int) -> list[Table]:
         for name in shown:
             columns.append(_statistic(pairs[name].reindex(first.index), "difference", "mcse"))
         columns.append([_text(value) for value in first["n_pairs"]])
-        if "n_iter" in pairs:
-            both = pairs["n_iter"].reindex(first.index)["n_pairs"]
-            columns.append([_text(value) for value in both])
-        counts = ["all", "both converged"][: 2 if "n_iter" in pairs else 1]
+        left_out = [pairs[name].reindex(first.index)["n_fits_left_out"] for name in shown]
+        columns.append([_text(value) for value in np.max(left_out, axis=0)])
+        counts = ["replicates", "fits left out, at most"]
         found.append(
             Table(
                 caption=f"{FACTORS.get(str(factor), str(factor))} on the same data{_shared(first)}",
@@ -182,7 +183,7 @@ def comparison_tables(comparisons: pd.DataFrame, most: int) -> list[Table]:
                 ),
                 rows=tuple(zip(*columns, strict=True)),
                 n_labels=len(labels) + 2,
-                spans=(("difference", len(shown)), ("replicates", len(counts))),
+                spans=(("difference", len(shown)), ("compared", len(counts))),
                 left_out=len(every) - len(first),
             )
         )
