@@ -108,6 +108,11 @@ def test_pairs_and_slopes_are_tabulated(study):
     assert len(table.rows) == 2 and table.left_out == 1
     assert table.header[0] == "n" and table.rows[0][:3] == ("20", "random_points", "kmeans_pp")
     assert rounded(row["difference"], row["mcse"]) in table.rows[0]
+    assert table.header[3:5] == ("replicates", "fits left out")
+    assert table.rows[0][3:5] == ("3", "0")
+    fewer = paired["statistic"] == "fewer_iterations_share"
+    missing = paired.assign(n_fits_left_out=paired["n_fits_left_out"].where(~fewer, 2))
+    assert comparison_tables(missing, 2)[0].rows[0][3:5] == ("3", "2")
     assert all(len(line) == len(table.header) for line in table.rows)
     assert table.n_labels + sum(span for _, span in table.spans) == len(table.header)
 

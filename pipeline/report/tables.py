@@ -15,8 +15,9 @@ from pipeline.tables import LABELS, OUTCOMES, parameter_columns
 COMPARED = {
     "converged_share": "converged share",
     "reached_reference_share": "reached the reference",
-    "n_iter": "iterations",
-    "map_evaluations": "map evaluations",
+    "fewer_iterations_share": "fewer iterations",
+    "fewer_evaluations_share": "fewer map evaluations",
+    "map_evaluations": "map evaluations spent",
     "log_likelihood": "log-likelihood",
 }
 PAIR = ["cell_a", "cell_b", "level_a", "level_b"]
@@ -163,13 +164,13 @@ def comparison_tables(comparisons: pd.DataFrame, most: int) -> list[Table]:
         header = {"sample_size": "n", "observed": "data"}
         columns = [[_text(value) for value in first[name]] for name in labels]
         columns += [[str(key[place]) for key in first.index] for place in (2, 3)]
+        # What is behind the numbers stands before them: a wide table is scrolled.
+        counts = ["replicates", "fits left out"]
+        left_out = [pairs[name].reindex(first.index)["n_fits_left_out"] for name in shown]
+        for number in (first["n_pairs"], np.max(left_out, axis=0)):
+            columns.append([_text(value) for value in number])
         for name in shown:
             columns.append(_statistic(pairs[name].reindex(first.index), "difference", "mcse"))
-        columns.append([_text(value) for value in first["n_pairs"]])
-        if "n_iter" in pairs:
-            both = pairs["n_iter"].reindex(first.index)["n_pairs"]
-            columns.append([_text(value) for value in both])
-        counts = ["all", "both converged"][: 2 if "n_iter" in pairs else 1]
         found.append(
             Table(
                 caption=f"{FACTORS.get(str(factor), str(factor))} on the same data{_shared(first)}",
@@ -177,12 +178,12 @@ def comparison_tables(comparisons: pd.DataFrame, most: int) -> list[Table]:
                     *(header.get(name, name) for name in labels),
                     "from",
                     "to",
-                    *shown.values(),
                     *counts,
+                    *shown.values(),
                 ),
                 rows=tuple(zip(*columns, strict=True)),
                 n_labels=len(labels) + 2,
-                spans=(("difference", len(shown)), ("replicates", len(counts))),
+                spans=(("compared", len(counts)), ("difference", len(shown))),
                 left_out=len(every) - len(first),
             )
         )

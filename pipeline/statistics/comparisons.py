@@ -4,6 +4,12 @@ Every level of a factor sees the same data (common random numbers), so two level
 replicate by replicate, and the standard error is that of the mean difference: Koehler, Brown &
 Haneuse (2009), "On the assessment of Monte Carlo error in simulation-based statistical analyses",
 The American Statistician 63(2), 155-162; Morris, White & Crowther (2019), Section 5.4.
+
+What a budget cuts off is known from below only, so no mean tells who is faster. The share of
+starts in which one side converged with fewer than the other does, a fit that did not converge
+needing infinitely many; the difference of both shares is the net benefit: Buyse (2010),
+"Generalized pairwise comparisons of prioritized outcomes in the two-sample problem", Statistics in
+Medicine 29(30), 3245-3257.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,12 +22,11 @@ from numpy.typing import NDArray
 
 from pipeline.plan import Plan
 from pipeline.statistics.measures import DISTANCES, finite_fits, true_parameters
+from pipeline.statistics.pairing import OwnStarts, Pair, SameStarts, Sides, Totals, match
 from pipeline.statistics.replicates import (
-    Layout,
     evaluations_before_row_0,
     in_plan_order,
     layout_of,
-    means_of_starts,
     moments,
     standard_error,
 )
@@ -31,31 +36,24 @@ FACTORS = ("init", "algorithm")
 # A factor of more levels is compared with its first level alone: pairs grow quadratically.
 MOST_LEVELS = 6
 NAMES = ("factor", "level_a", "level_b", "cell_a", "cell_b", *LABELS, "statistic")
+# Shares of starts that converged with fewer of what `n_iter` and `map_evaluations` count.
+FEWER = ("fewer_iterations_share", "fewer_evaluations_share")
 NUMBERS = ("value_a", "value_b", "difference", "mcse")
-COUNTS = ("n_pairs", "n_unpaired")
+COUNTS = ("n_pairs", "n_unpaired", "n_fits_left_out")
 
 Reals = NDArray[np.float64]
 
 
-class Pair(NamedTuple):
-    """Two positions that differ in one factor alone, and what the table says of them."""
+class Statistic(NamedTuple):
+    """Values of all fits (F,), and which of the plan's cells can have them.
 
-    a: int
-    b: int
-    labels: dict[str, Any]
-
-
-class Matched(NamedTuple):
-    """The N replicates that both sides of a pair have, pair after pair.
-
-    ``a`` and ``b`` (N,) are places among all replicates, ``layout`` that of the pairs, ``union``
-    (pairs,) the replicates that either side has.
+    A `race` compares times to convergence: either side is the share of starts that it wins.
     """
 
-    a: NDArray[np.int64]
-    b: NDArray[np.int64]
-    layout: Layout
-    union: NDArray[np.int64]
+    name: str
+    values: Reals
+    cells: NDArray[np.bool_]
+    race: bool = False
 
 
 def comparisons(fits: pd.DataFrame, plan: Plan, beside: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -113,7 +111,8 @@ def rule_comparisons(stops: pd.DataFrame, plan: Plan) -> pd.DataFrame:
         for a, b in level_pairs(range(len(rules))):
             levels = {"factor": "stop_rule", "level_a": names[a], "level_b": names[b]}
             positions = place * len(rules) + a, place * len(rules) + b
-            pairs.append(Pair(*positions, levels | {"cell_a": cell.id, "cell_b": cell.id} | labels))
+            levels |= {"cell_a": cell.id, "cell_b": cell.id}
+            pairs.append(Pair(*positions, True, levels | labels))
     return compare(ordered, plan, pairs, len(rules))
 
 
@@ -143,7 +142,7 @@ def factor_pairs(plan: Plan) -> list[Pair]:
                 labels = {label: getattr(one, label) for label in LABELS} | {factor: None}
                 labels |= {"factor": factor, "cell_a": one.id, "cell_b": two.id}
                 labels |= {"level_a": getattr(one, factor), "level_b": getattr(two, factor)}
-                pairs.append(Pair(a, b, labels))
+                pairs.append(Pair(a, b, factor != "init", labels))
     return pairs
 
 
@@ -164,20 +163,24 @@ def compare(
 
     Notes
     -----
-    With d_r the difference of the means over starts, difference = mean(d_r) and MCSE = sd(d_r) /
-    sqrt(number of pairs), over the replicates in which both sides have a value.
+    With d_r the difference of the two sides of replicate r (`pairing`), difference = mean(d_r) and
+    MCSE = sd(d_r) / sqrt(number of pairs), over the replicates in which both sides have a value.
     """
     if not pairs:
         return _typed(pd.DataFrame(), plan)
     layout = layout_of(fits["position"].to_numpy(), fits["replicate"].to_numpy())
-    matched = _match(layout, pairs)
+    same, own, totals = match(layout, fits["start"].to_numpy(), pairs)
     cells = np.array([pair.a for pair in pairs], np.int64) // positions_per_cell
+    kinds = np.array([pair.same_starts for pair in pairs])
     parts = []
-    for name, values, exists in _statistics(fits, plan, layout, positions_per_cell):
-        found = _differences(values, matched).assign(statistic=name, pair=np.arange(len(pairs)))
-        parts.append(found[exists[cells]])
+    for statistic in _statistics(fits, plan, positions_per_cell):
+        for common, chosen in ((same, kinds), (own, ~kinds)):
+            if chosen.any():
+                found = _differences(statistic, common, totals).assign(statistic=statistic.name)
+                parts.append(found[chosen & statistic.cells[cells]])
     labels = pd.DataFrame([pair.labels for pair in pairs])
-    whole = pd.concat(parts).sort_values("pair", kind="stable", ignore_index=True)
+    whole = pd.concat(parts).rename_axis("pair").reset_index()
+    whole = whole.sort_values("pair", kind="stable", ignore_index=True)
     named = labels.reindex(whole["pair"]).reset_index(drop=True)
     return _typed(pd.concat([named, whole], axis=1), plan)
 
@@ -189,81 +192,65 @@ def _typed(table: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     return table.reindex(columns=[*NAMES, *NUMBERS, *COUNTS]).astype(types)
 
 
-def _match(layout: Layout, pairs: Sequence[Pair]) -> Matched:
-    ends = np.append(layout.first_replicate[1:], len(layout.number))
-    spans = zip(layout.first_replicate.tolist(), ends.tolist(), strict=True)
-    span = dict(zip(layout.position.tolist(), spans, strict=True))
-    a, b, pair, union = [], [], [], []
-    for index, (one, two, _) in enumerate(pairs):
-        (first_a, end_a), (first_b, end_b) = span.get(one, (0, 0)), span.get(two, (0, 0))
-        of_a, of_b = layout.number[first_a:end_a], layout.number[first_b:end_b]
-        if np.array_equal(of_a, of_b):
-            in_a = in_b = np.arange(len(of_a))
-        else:
-            _, in_a, in_b = np.intersect1d(of_a, of_b, assume_unique=True, return_indices=True)
-        a.append(first_a + in_a)
-        b.append(first_b + in_b)
-        pair.append(np.full(len(in_a), index))
-        union.append(len(of_a) + len(of_b) - len(in_a))
-    none = [np.zeros(0, np.int64)]
-    pairs_of_rows = np.concatenate(none + pair)
-    rows = np.arange(len(pairs_of_rows))
-    return Matched(
-        np.concatenate(none + a),
-        np.concatenate(none + b),
-        layout_of(pairs_of_rows, rows),
-        np.array(union, np.int64),
-    )
-
-
-def _differences(values: Reals, matched: Matched) -> pd.DataFrame:
-    """Return value_a, value_b, difference, mcse, n_pairs, n_unpaired of every pair, in order."""
-    a, b = values[matched.a], values[matched.b]
+def _differences(
+    statistic: Statistic, common: SameStarts | OwnStarts, totals: Totals
+) -> pd.DataFrame:
+    """Return the numbers and counts of every pair, in order."""
+    measure = common.earlier if statistic.race else common.means
+    sides: Sides = measure(statistic.values)
     with np.errstate(invalid="ignore"):
-        difference = b - a
+        difference = sides.b - sides.a
     unpaired = np.isnan(difference)
-    found = moments(difference, matched.layout)
-    columns = {
-        "value_a": moments(np.where(unpaired, np.nan, a), matched.layout).mean,
-        "value_b": moments(np.where(unpaired, np.nan, b), matched.layout).mean,
-        "difference": found.mean,
-        "mcse": standard_error(found),
-        "n_pairs": found.number,
-    }
-    table = pd.DataFrame(columns, index=matched.layout.position).reindex(range(len(matched.union)))
-    table["n_pairs"] = table["n_pairs"].fillna(0).astype("int64")
-    table["n_unpaired"] = matched.union - table["n_pairs"].to_numpy()
+    layout = common.layout
+    found = moments(difference, layout)
+    number = np.where(found.number > 0, found.number, np.nan)
+    values = (np.where(unpaired, 0.0, side) for side in (sides.a, sides.b))
+    mean_a, mean_b = (np.add.reduceat(side, layout.first_replicate) / number for side in values)
+    error = standard_error(found)
+    columns = {"value_a": mean_a, "value_b": mean_b, "difference": found.mean, "mcse": error}
+    every = range(len(totals.fits))
+    table = pd.DataFrame(columns, index=layout.position).reindex(every)
+    counted = np.add.reduceat(np.where(unpaired, 0, sides.n_fits), layout.first_replicate)
+    counts = pd.DataFrame({"pairs": found.number, "fits": counted}, layout.position)
+    counts = counts.reindex(every, fill_value=0)
+    table["n_pairs"] = counts["pairs"]
+    table["n_unpaired"] = totals.replicates - counts["pairs"]
+    table["n_fits_left_out"] = totals.fits - counts["fits"]
     return table
 
 
-def _statistics(
-    fits: pd.DataFrame, plan: Plan, layout: Layout, positions_per_cell: int
-) -> Iterator[tuple[str, Reals, NDArray[np.bool_]]]:
-    """Yield the statistics of every replicate (G,), and which of the plan's cells can have them."""
+def _statistics(fits: pd.DataFrame, plan: Plan, positions_per_cell: int) -> Iterator[Statistic]:
+    """Yield what is compared; a fit of unknown outcome has no value of anything."""
     cell = fits["position"].to_numpy() // positions_per_cell
     every = np.ones(len(plan.cells), bool)
-    share = means_of_starts((fits["outcome"] == "converged").to_numpy(float), layout)
-    yield "converged_share", share, every
+    known = fits["outcome"].notna().to_numpy()
+    converged = (fits["outcome"] == "converged").to_numpy(bool, na_value=False)
+    yield Statistic("converged_share", np.where(known, converged, np.nan), every)
     if "reached_reference" in fits:
         reached = fits["reached_reference"].to_numpy(float)
-        yield "reached_reference_share", means_of_starts(reached, layout), every
-    before = evaluations_before_row_0(plan)[cell]
-    for name, at_row_0 in (("n_iter", 0), ("map_evaluations", before)):
-        # What was cut off is known from below only, so all starts of the replicate must have ended.
-        spent = means_of_starts(fits[name].to_numpy(float) + at_row_0, layout)
-        yield name, np.where(share == 1.0, spent, np.nan), every
-    finite = finite_fits(fits.assign(position=cell), plan)
+        yield Statistic("reached_reference_share", reached, every)
+    spent = {
+        "n_iter": fits["n_iter"].to_numpy(float),
+        "map_evaluations": fits["map_evaluations"].to_numpy(float)
+        + evaluations_before_row_0(plan)[cell],
+    }
+    for name, values in spent.items():
+        yield Statistic(name, np.where(known, values, np.nan), every)
+    for name, values in zip(FEWER, spent.values(), strict=True):
+        times = np.where(converged, values, np.where(known, np.inf, np.nan))
+        yield Statistic(name, times, every, race=True)
+    finite = known & finite_fits(fits.assign(position=cell), plan)
     reached = np.where(finite, fits["log_likelihood"].to_numpy(float), np.nan)
-    yield "log_likelihood", means_of_starts(reached, layout), every
+    yield Statistic("log_likelihood", reached, every)
     truths = true_parameters(plan)
     errors = {name: truths[name].to_numpy() for name in parameter_columns(plan.n_components)}
     for kind, size in (("squared_error", np.square), ("absolute_error", np.abs)):
         for name, truth in errors.items():
             error = np.where(finite, fits[name].to_numpy(float) - truth[cell], np.nan)
-            yield f"{kind}_{name}", means_of_starts(size(error), layout), ~np.isnan(truth)
+            yield Statistic(f"{kind}_{name}", size(error), ~np.isnan(truth))
     has_truth = np.array([cell.mixture is not None for cell in plan.cells])
     for name in DISTANCES:
         if name in fits:
             values = fits[name].to_numpy(float)
             values = np.where(finite & np.isfinite(values), values, np.nan)
-            yield name, means_of_starts(values, layout), has_truth
+            yield Statistic(name, values, has_truth)
