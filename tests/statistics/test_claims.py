@@ -287,6 +287,17 @@ def test_points_that_are_gone_do_not_help_a_slope():
     assert set(verdicts(slope_plan(sizes="sample_sizes=[100,200]"), **two)) == {"inconclusive"}
 
 
+@pytest.mark.parametrize("count", [30, 97, 100])
+def test_a_constant_has_no_slope_that_is_known(count):
+    """The mean of equal logarithms rounds: what is left is no error to judge by."""
+    law = "name: flat, statistic: n_converged, factor: sample_size"
+    claim = "slope: flat, expected: 0, margin: 0.001"
+    plan = plan_of(SIZES, f"replicates={count}", slopes=[law], claims=[claim])
+    (row,) = judged(plan).to_dict("records")
+    assert row["verdict"] == "inconclusive" and row["reason"] == "it has no standard error"
+    assert row["mcse"] == 0.0
+
+
 def simulate(rng, replicates, truth):
     """Return a mean of normal values and its standard error."""
     values = rng.normal(truth, 1.0, replicates)
