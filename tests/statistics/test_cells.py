@@ -306,10 +306,17 @@ def naive(fits, plan):
         for end, value in zip(("", "_mcse", "_low", "_high"), running_time(mine), strict=True):
             out[f"expected_running_time{end}"] = value
         out["n_finite"] = len(finite)
-        mean, mcse = mean_and_mcse(replicate_means(finite, lambda row: row["log_likelihood"]))
-        out["log_likelihood_mean"], out["log_likelihood_mean_mcse"] = mean, mcse
-        out["mean_log_likelihood"] = mean / c.sample_size
-        out["mean_log_likelihood_mcse"] = mcse / c.sample_size
+        bounded = ["converged", "max_iter", "log_likelihood_decreased"]
+        bounded = [row for row in finite if row["outcome"] in bounded]
+        out["n_log_likelihood"] = len(bounded)
+        out["replicates_log_likelihood"] = len({row["replicate"] for row in bounded})
+        converged = [row for row in bounded if row["outcome"] == "converged"]
+        for end, have in (("", bounded), ("_converged", converged)):
+            mean, mcse = mean_and_mcse(replicate_means(have, lambda row: row["log_likelihood"]))
+            out[f"log_likelihood_mean{end}"] = mean
+            out[f"log_likelihood_mean{end}_mcse"] = mcse
+            out[f"mean_log_likelihood{end}"] = mean / c.sample_size
+            out[f"mean_log_likelihood{end}_mcse"] = mcse / c.sample_size
         known = dict(zip(names(2), FLAT_TRUTH, strict=True))
         for name in names(most):
             fields = [f"true_{name}"]
@@ -378,7 +385,8 @@ def test_types_and_labels(varied):
     text = ["cell", "mixture", "observed", "model", "init", "algorithm"]
     assert [str(got[name].dtype) for name in text] == ["str"] * 6
     counts = [f"n_{name}" for name in ["fits", *OUTCOMES, "near_singular", "relabelled"]]
-    counts += [f"{what}_{name}" for what in ("n", "replicates") for name in RATES]
+    counted = (*RATES, "log_likelihood")
+    counts += [f"{what}_{name}" for what in ("n", "replicates") for name in counted]
     for name in ("n_finite", "n_missing", "replicates_finite"):
         counts += [name, f"{name}_converged"]
     whole = ["sample_size", "replicates", "starts", *counts]
@@ -439,7 +447,7 @@ def test_copies_of_a_start_add_no_precision():
     copies = pd.concat([fits.assign(start=start) for start in range(10)])
     got, expected = convergence(copies, ten), convergence(fits, one)
     differ = ["starts", "n_fits", "n_finite", "n_finite_converged", "n_relabelled"]
-    differ += [*(f"n_{name}" for name in OUTCOMES), "n_rate_theory", "n_rate_observed"]
+    differ += [*(f"n_{name}" for name in (*OUTCOMES, *RATES, "log_likelihood"))]
     # A share's interval is wider: the variance of several starts is estimated, from R replicates.
     for name in got.columns[got.columns.str.endswith("_low")]:
         assert not (got[name] > expected[name] * (1 + 1e-12)).any()
@@ -551,6 +559,25 @@ def test_replicates_that_are_all_failures_but_one_have_no_standard_error():
     assert np.isnan(row["bias_mean_0_mcse"])
     assert np.isnan(row["rmse_mean_0_mcse"])
     assert row["converged_share_mcse"] == 0.0  # all three have an outcome
+
+
+def test_a_likelihood_without_a_bound_is_no_part_of_a_mean():
+    plan = plan_of(cell("c", replicates=6))
+    likelihoods = [-10.0, -20.0, -60.0, 1e9, 1e9, 1e9]
+    outcomes = ["converged", "max_iter", "log_likelihood_decreased"]
+    for bad in ("degenerate_scale", "empty_component", "nonfinite", "error"):
+        fits = fits_of(plan, log_likelihood=likelihoods).assign(outcome=[*outcomes, *[bad] * 3])
+        row = convergence(fits, plan).iloc[0]
+        assert (row["n_log_likelihood"], row["replicates_log_likelihood"]) == (3, 3)
+        assert (row["n_finite"], row["n_finite_converged"]) == (6, 1)
+        assert row["log_likelihood_mean"] == -30.0
+        assert row["mean_log_likelihood"] == -30.0 / 50
+        error = math.sqrt(20.0**2 + 10.0**2 + 30.0**2) / math.sqrt(6)
+        assert row["log_likelihood_mean_mcse"] == pytest.approx(error)
+        assert row["mean_log_likelihood_mcse"] == pytest.approx(error / 50)
+        assert row["log_likelihood_mean_converged"] == -10.0
+        assert row["mean_log_likelihood_converged"] == -10.0 / 50
+        assert math.isnan(row["log_likelihood_mean_converged_mcse"])
 
 
 def test_cell_without_a_finite_fit_or_without_a_fit_at_all():

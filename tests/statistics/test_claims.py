@@ -154,6 +154,19 @@ def test_fits_without_the_value_count_as_missing(statistic, counted, suffix):
     assert "1 of 100 fits have no value" in some["reason"][0]
 
 
+@pytest.mark.parametrize("statistic", ["log_likelihood_mean", "mean_log_likelihood"])
+def test_fits_without_a_bounded_likelihood_count_as_missing(statistic):
+    for name, counted in (
+        (statistic, "n_log_likelihood"),
+        (f"{statistic}_converged", "n_finite_converged"),
+    ):
+        plan = plan_of(claims=[f"statistic: {name}, at_most: 0"])
+        good = {name: -1.0, f"{name}_mcse": 1e-3, "n_log_likelihood": 100}
+        assert verdicts(plan, **good) == ["supported"]
+        (row,) = judged(plan, **good | {counted: 97}).to_dict("records")
+        assert row["verdict"] == "inconclusive" and "3 of 100 fits" in row["reason"]
+
+
 def test_a_claim_may_allow_a_share_of_fits_without_a_value():
     claim = "statistic: rmse_mean_0, at_most: 1.0, allowed_missing: 0.05"
     good = {"rmse_mean_0": 0.5, "rmse_mean_0_mcse": 1e-6}
