@@ -106,7 +106,8 @@ def convergence(fits: pd.DataFrame, plan: Plan, beside: pd.DataFrame | None = No
         ],
         axis=1,
     )
-    counts += [*(f"n_{outcome}" for outcome in OUTCOMES), "n_fits", "n_near_singular"]
+    counts += [*(f"n_{outcome}" for outcome in OUTCOMES), "n_fits"]
+    counts += ["n_near_singular", "n_lone_reference"]
     counts += [f"{what}_{name}" for what in ("n", "replicates") for name in COUNTED_APART]
     table[counts] = table[counts].fillna(0).astype("int64")  # a cell without a fit
     return table.reset_index(drop=True)
@@ -141,14 +142,15 @@ def _sizes(values: pd.Series) -> tuple[np.ndarray, np.ndarray]:
 
 
 def reference_share(beside: pd.DataFrame) -> pd.DataFrame:
-    """Return the number of near-singular fits, and the share that reached the reference, per cell.
+    """Return the share that reached the reference, and what to know about it, per cell.
 
-    The share and its MCSE are made as in `convergence_share`. The reference is taken for given:
+    These are the numbers of near-singular fits, which never do, and of fits whose reference nothing
+    was compared with. The share and its MCSE are made as in `convergence_share`. The reference is taken for given:
     that it is itself the best of these fits is no part of the error.
     """
     shares = share_and_mcse(beside["reached_reference"], "reached_reference_share")
-    near_singular = beside["near_singular"].groupby(level="position").sum()
-    return pd.concat([near_singular.rename("n_near_singular"), shares], axis=1)
+    counts = beside[["near_singular", "lone_reference"]].groupby(level="position").sum()
+    return pd.concat([counts.add_prefix("n_"), shares], axis=1)
 
 
 def with_intervals_at(

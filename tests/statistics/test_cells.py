@@ -22,6 +22,7 @@ BESIDE = [
     "truth_log_likelihood",
     "log_likelihood_gap",
     "reached_reference",
+    "lone_reference",
     "near_singular",
     "rank",
     "best_of_replicate",
@@ -67,7 +68,7 @@ def cell(
         n_components=n_components,
         replicates=replicates,
         starts=starts,
-        start_key="0" * 32,
+        start_key=init.encode().hex().ljust(32, "0"),
         content="0" * 64,
     )
 
@@ -261,6 +262,22 @@ def has_reached(row, fits):
     return max(rivals) - row["log_likelihood"] <= 1e-6 * max(1.0, abs(max(rivals)))
 
 
+def has_lone_reference(row, fits, plan):
+    """Of plans whose cells share sample and model."""
+    inits = {c.id: c.init for c in plan.cells}
+    eligible = [
+        other
+        for other in fits.to_dict("records")
+        if other["replicate"] == row["replicate"]
+        and other["outcome"] in ("converged", "max_iter")
+        and not is_near_singular(other)
+    ]
+    began = {(inits[other["cell"]], other["start"]) for other in eligible}
+    return len(began) == 1 and any(
+        (other["cell"], other["start"]) == (row["cell"], row["start"]) for other in eligible
+    )
+
+
 def naive(fits, plan):
     rows = []
     most = max(c.n_components for c in plan.cells)
@@ -294,6 +311,7 @@ def naive(fits, plan):
             size = size_of(p, squares / len(shares) ** 2, len(mine), len(shares))
             out |= dict(zip(ends, score_interval(p, size), strict=True))
         out["n_near_singular"] = sum(map(is_near_singular, mine))
+        out["n_lone_reference"] = sum(has_lone_reference(row, fits, plan) for row in mine)
         shares = replicate_means(mine, lambda row: float(has_reached(row, fits)))
         p = out["reached_reference_share"] = statistics.mean(shares)
         squares = sum((share - p) ** 2 for share in shares)
@@ -385,6 +403,7 @@ def test_types_and_labels(varied):
     text = ["cell", "mixture", "observed", "model", "init", "algorithm"]
     assert [str(got[name].dtype) for name in text] == ["str"] * 6
     counts = [f"n_{name}" for name in ["fits", *OUTCOMES, "near_singular", "relabelled"]]
+    counts += ["n_lone_reference"]
     counted = (*RATES, "log_likelihood")
     counts += [f"{what}_{name}" for what in ("n", "replicates") for name in counted]
     for name in ("n_finite", "n_missing", "replicates_finite"):
@@ -453,7 +472,8 @@ def test_copies_of_a_start_add_no_precision():
         assert not (got[name] > expected[name] * (1 + 1e-12)).any()
     for name in got.columns[got.columns.str.endswith("_high")]:
         assert not (got[name] < expected[name] * (1 - 1e-12)).any()
-    differ += ["n_near_singular", *got.columns[got.columns.str.contains("_(?:low|high)$")]]
+    differ += ["n_near_singular", "n_lone_reference"]
+    differ += [*got.columns[got.columns.str.contains("_(?:low|high)$")]]
     pd.testing.assert_frame_equal(
         got.drop(columns=differ), expected.drop(columns=differ), rtol=1e-12
     )
@@ -781,11 +801,35 @@ def test_a_reference_is_eligible_and_shared_by_all_cells_of_a_sample_and_model()
     assert gaps.isna().tolist() == [False, False, False, True, True, False]
     assert gaps.dropna().tolist() == pytest.approx([0.0, 5e-5, 2e-4, 0.0], abs=1e-12)
     assert [str(table[name].dtype) for name in BESIDE] == [
-        *["float64"] * 3, "bool", "bool", "float64", "bool",
+        *["float64"] * 3, "bool", "bool", "bool", "float64", "bool",
     ]  # fmt: skip
     row = convergence(fits, plan).set_index("cell")
     assert row["n_near_singular"].tolist() == [0, 1]
     assert row["reached_reference_share"].tolist() == [2 / 3, 1 / 3]
+
+
+@pytest.mark.parametrize(
+    ("rows", "other_init", "expected"),
+    [
+        # Of two inits each fit has another to be compared with, of one, shared by two cells, none.
+        ([("converged", -5.0, 1.0), ("max_iter", -6.0, 1.0)], "kmeans_pp", [False, False]),
+        ([("converged", -5.0, 1.0), ("max_iter", -6.0, 1.0)], "random_points", [True, True]),
+        # What is no candidate is no other to be compared with, and its own answer is known.
+        ([("converged", -5.0, 1.0), ("degenerate_scale", 9.0, 1.0)], "kmeans_pp", [True, False]),
+        ([("converged", -5.0, 1.0), ("converged", -6.0, 1e-9)], "kmeans_pp", [True, False]),
+        ([("nonfinite", -5.0, 1.0), ("converged", -6.0, 1e-9)], "kmeans_pp", [False, False]),
+    ],
+)
+def test_a_reference_from_one_starting_point_is_told(rows, other_init, expected):
+    fits, plan = case(*rows, other_init=other_init, starts=1)
+    assert derived(fits, plan)["lone_reference"].tolist() == expected
+    assert convergence(fits, plan)["n_lone_reference"].tolist() == [int(flag) for flag in expected]
+
+
+def test_starts_of_a_cell_are_compared_with_each_other():
+    rows = [("converged", -5.0, 1.0), ("max_iter", -6.0, 1.0)] * 2
+    fits, plan = case(*rows, other_init="random_points", starts=2)
+    assert not derived(fits, plan)["lone_reference"].any()
 
 
 def test_ties_within_a_cell_go_to_the_first_start():

@@ -208,6 +208,28 @@ def test_starts_of_a_replicate_are_no_replicates():
     assert verdicts(many, converged_share=1.0, converged_share_mcse=0.0) == ["supported"]
 
 
+@pytest.mark.parametrize("share", [1.0, 0.99, 0.0])
+@pytest.mark.parametrize("allowed", [0, 0.05, 1])
+def test_a_reference_from_one_starting_point_decides_no_claim(share, allowed):
+    region = f"at_least: 0.85, allowed_missing: {allowed}"
+    plan = plan_of("starts=4", claims=[f"statistic: reached_reference_share, {region}"])
+    columns = {"reached_reference_share": share, "reached_reference_share_mcse": 0.0}
+    expected = "refuted" if share == 0.0 else "supported"
+    assert verdicts(plan, **columns, n_lone_reference=0) == [expected]
+    (row,) = judged(plan, **columns, n_lone_reference=1).to_dict("records")
+    fits = plan.cells[0].replicates * plan.cells[0].starts
+    assert row["verdict"] == "inconclusive"
+    assert f"1 of {fits} fits have a reference from one starting point" in row["reason"]
+
+
+def test_a_slope_of_lone_references_decides_no_claim():
+    law = "name: law, statistic: reached_reference_share, factor: sample_size"
+    plan = plan_of(SIZES, slopes=[law], claims=["slope: law, expected: -0.5, margin: 0.1"])
+    columns = {"reached_reference_share": N**-0.5, "reached_reference_share_mcse": 0.02 * N**-0.5}
+    assert verdicts(plan, **columns, n_lone_reference=0) == ["supported"]
+    assert verdicts(plan, **columns, n_lone_reference=[0, 0, 1, 0]) == ["inconclusive"]
+
+
 POPULATION = ("mixture=[overlap_low]", "model=[free]", "sample_sizes=[inf]")
 
 
