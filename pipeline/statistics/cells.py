@@ -145,8 +145,8 @@ def reference_share(beside: pd.DataFrame) -> pd.DataFrame:
     """Return the share that reached the reference, and what to know about it, per cell.
 
     These are the numbers of near-singular fits, which never do, and of fits whose reference nothing
-    was compared with. The share and its MCSE are made as in `convergence_share`. The reference is taken for given:
-    that it is itself the best of these fits is no part of the error.
+    was compared with. The share and its MCSE are made as in `convergence_share`. The reference is
+    taken for given: that it is itself the best of these fits is no part of the error.
     """
     shares = share_and_mcse(beside["reached_reference"], "reached_reference_share")
     counts = beside[["near_singular", "lone_reference"]].groupby(level="position").sum()

@@ -74,7 +74,7 @@ def near_singular(fits: pd.DataFrame, n_components: int, scale_ratio: float) -> 
 
 
 def _starting_points(fits: pd.DataFrame, plan: Plan) -> np.ndarray:
-    """Number what fits of a sample start from, shape (F,): algorithms share their row 0."""
+    """Return a number for what each fit starts from, shape (F,): algorithms share their row 0."""
     init, _ = pd.factorize(np.array([cell.start_key for cell in plan.cells]))
     most = max(cell.starts for cell in plan.cells)
     return init[fits["position"]] * most + fits["start"].to_numpy()
