@@ -389,6 +389,33 @@ def test_the_study_is_asked_only_for_what_it_has():
         )
 
 
+@pytest.mark.parametrize("statistic", ["converged_share", "reached_reference_share"])
+@pytest.mark.parametrize(
+    ("region", "told"),
+    [
+        ("at_least: 1.5", "at_least: got 1.5"),
+        ("at_most: -1", "at_most: got -1.0"),
+        ("between: [1.1, 2]", "between: got [1.1, 2.0]"),
+        ("expected: 2, margin: 0.5", "expected: got 2.0"),
+        ("expected: -0.3, margin: 0.1", "expected: got -0.3"),
+    ],
+)
+def test_a_region_that_no_share_can_be_in_is_refused(statistic, region, told):
+    with pytest.raises(InputError) as error:
+        check(plan_of(claims=[f"statistic: {statistic}, {region}"]))
+    allowed = "a region that a share can be in, 0 to 1"
+    assert str(error.value) == f"claims: c0: {told}; allowed: {allowed}"
+
+
+def test_a_region_that_a_share_can_be_in_is_accepted():
+    regions = ["at_least: 1", "at_most: 0", "between: [-1, 0]", "expected: 1.5, margin: 0.5"]
+    check(plan_of(claims=[f"statistic: converged_share, {region}" for region in regions]))
+    check(plan_of(claims=["statistic: bias_mean_0, at_least: 1.5"]))
+    wald = "statistic: coverage_mean_0, at_least: 1.5"
+    with pytest.raises(InputError, match=r"c0: at_least: got 1\.5"):
+        check(plan_of("measures=[wald]", claims=[wald]))
+
+
 def test_the_experiment_file_has_claims_of_the_study():
     plan = make_plan(compose(["experiment=root_n"]))[0]
     check(plan)
