@@ -1,9 +1,9 @@
 """Performance measures of the estimates, with their Monte-Carlo standard errors (MCSE).
 
 Morris, White & Crowther (2019), "Using simulation studies to evaluate statistical methods",
-Statistics in Medicine 38(11), 2074-2102, Table 6. Its repetition is the replicate here: with one
-start each the formulas are those of the table; with several, their values are means over the starts
-of a replicate, and the replicates stay independent.
+Statistics in Medicine 38(11), 2074-2102, Table 6, which has neither the RMSE nor the relative bias.
+Its repetition is the replicate here: with one start each the formulas are those of the table; with
+several, their values are means over the starts of a replicate, and the replicates stay independent.
 """
 
 from collections.abc import Iterator
