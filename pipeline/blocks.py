@@ -25,7 +25,7 @@ from pipeline.core.information import standard_errors
 from pipeline.core.matching import order_of_components, reorder
 from pipeline.core.mixture import Parameters
 from pipeline.core.model import Model, make_model
-from pipeline.core.outcomes import Outcome
+from pipeline.core.outcomes import WITH_ESTIMATE, Outcome
 from pipeline.core.random import key_from_hex
 from pipeline.core.refinement import Task, fit_compressed, fit_population, log_likelihoods
 from pipeline.core.starts import draw_population_starts, draw_starts
@@ -41,8 +41,6 @@ MOST_FITS = 8192
 MOST_VALUES = 1 << 18
 MOST_ROWS = 1 << 22
 LEAST_REPLICATES = 8
-# Outcomes whose estimate is finite and not degenerate.
-WITH_ESTIMATE = (Outcome.LOG_LIKELIHOOD_DECREASED, Outcome.CONVERGED, Outcome.MAX_ITER)
 
 
 def block_size(plan: Plan, cell: Cell) -> int:

@@ -116,6 +116,9 @@ def _composition_message(error: Exception, overrides: Sequence[str]) -> str:
     in_file = re.search(r"In '(experiment/[^']+)': Could not override '[^']+@experiment\.", text)
     if in_file:
         return f"conf/{in_file[1]}.yaml: sets groups; allowed: first line # @package _global_"
+    unlike = re.search(r"In '(experiment/[^']+)': .*\nCannot merge", text)
+    if unlike and (said := _unlike(_content(unlike[1]), defaults())):
+        return f"conf/{unlike[1]}.yaml: {said}"
     if unknown:
         keys = ", ".join(Config.__dataclass_fields__)
         return f"{unknown[1]}: unknown key; allowed at the top: {keys}"
@@ -129,6 +132,29 @@ def _composition_message(error: Exception, overrides: Sequence[str]) -> str:
     text = re.sub(r"\n?See https?://\S+.*", "", text)
     text = re.sub(r"\n\s*(full_key|object_type|reference_type)=?:?.*", "", text)
     return one_line(text)
+
+
+def _content(path: str) -> Any:
+    return yaml.safe_load((CONF / f"{path}.yaml").read_text())
+
+
+def _unlike(given: Any, default: Any, key: str = "") -> str:
+    """Say which key first holds a mapping in the place of a list or the reverse; "" if none does.
+
+    OmegaConf, which cannot merge the two, does not name the key.
+    """
+    pair = (type(given), type(default))
+    if set(pair) == {dict, list}:
+        allowed = "a list, [a,b]" if isinstance(default, list) else "a mapping, {key: value}"
+        return f"{key}: got {given!r}; allowed: {allowed}"
+    if pair != (dict, dict):
+        return ""
+    inside = (
+        _unlike(value, default[name], f"{key}.{name}" if key else str(name))
+        for name, value in given.items()
+        if name in default
+    )
+    return next(filter(None, inside), "")
 
 
 def _schema_message(error: OmegaConfBaseException) -> str:
@@ -188,6 +214,8 @@ def _check_entry(key: str, entry: dict[str, Any], kind: type) -> None:
     for name, value in entry.items():
         if name not in hints:
             raise InputError(f"{key}.{name}: unknown key; allowed here: {', '.join(hints)}")
+        if name == "name" and isinstance(value, int | float):
+            refuse(f"{key}.name", value, f"text, which a number is in quotes: '{value}'")
         _check_type(f"{key}.{name}", value, hints[name])
 
 

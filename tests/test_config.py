@@ -486,6 +486,29 @@ def test_an_experiment_file_without_its_first_line_is_told(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("claims: {a: 1}", "claims: got {'a': 1}; allowed: a list, [a,b]"),
+        ("measures: {}", "measures: got {}; allowed: a list, [a,b]"),
+        (
+            "targets: {log_likelihood_gap: {a: 1}}",
+            "targets.log_likelihood_gap: got {'a': 1}; allowed: a list, [a,b]",
+        ),
+        ("schedule: [1]", "schedule: got [1]; allowed: a mapping, {key: value}"),
+    ],
+)
+def test_a_mapping_for_a_list_in_an_experiment_file_is_told(text, words, tmp_path, monkeypatch):
+    conf = tmp_path / "conf"
+    shutil.copytree(CONF, conf)
+    lines = f"# @package _global_\ntitle: mine\nseed: 3\n{text}\n"
+    (conf / "experiment" / "mine.yaml").write_text(lines)
+    monkeypatch.setattr("pipeline.config.CONF", conf)
+    with pytest.raises(InputError) as error:
+        compose(["experiment=mine"])
+    assert str(error.value) == f"conf/experiment/mine.yaml: {words}"
+
+
+@pytest.mark.parametrize(
     ("override", "words"),
     [
         ("claims_level=1", "claims_level: got 1.0; allowed: a number from 0.5"),
@@ -494,6 +517,11 @@ def test_an_experiment_file_without_its_first_line_is_told(tmp_path, monkeypatch
         ("slopes=[{name: law, statistic: a, factor: b, where: x}]", "slopes[0].where: got 'x'"),
         ("slopes=[{name: law, statistic: a}]", "factor"),
         ("slopes=[{name: law, statistic: a, factor: b, what: c}]", "unknown key; allowed here"),
+        ("slopes=[{name: 3, statistic: a, factor: b}]", "slopes[0].name: got 3; allowed: text, w"),
+        (
+            "claims=[{name: 1e3, claim: a, source: b, statistic: x, at_most: 1}]",
+            "claims[0].name: got 1000.0; allowed: text, which a number is in quotes: '1000.0'",
+        ),
         ("slopes=[{name: a b, statistic: a, factor: b}]", "slopes[0].name: got 'a b'"),
         ("slopes=[{name: l, statistic: a, factor: init, by: [init]}]", "l: by: got 'init'"),
         ("slopes=[{name: l, statistic: a, factor: b, where: {init: no}}]", "where.init: got 'no'"),

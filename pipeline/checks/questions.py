@@ -18,6 +18,9 @@ from pipeline.checks.values import (
 from pipeline.core.stopping import STOPPING_RULES
 from pipeline.figures import FIGURES
 
+# The keys of a claim that say its region.
+REGION = ("expected", "margin", "at_least", "at_most", "between")
+
 
 def check_replay(config: dict[str, Any]) -> None:
     """Refuse rules that cannot be replayed."""
@@ -95,8 +98,7 @@ def check_claims(config: dict[str, Any]) -> None:
 
 def _check_region(key: str, claim: dict[str, Any]) -> None:
     """Refuse a claim that does not say one region, of more than a point."""
-    parts = ("expected", "margin", "at_least", "at_most", "between")
-    given = {part: claim[part] for part in parts if claim[part] is not None}
+    given = {part: claim[part] for part in REGION if claim[part] is not None}
     if set(given) not in ({"expected", "margin"}, {"at_least"}, {"at_most"}, {"between"}):
         allowed = "expected with margin, at_least, at_most, or between"
         refuse(key, ", ".join(given) or "no region", allowed)

@@ -97,8 +97,9 @@ def match_to_truth(fitted: Parameters, truth: Parameters) -> NDArray[np.int64]:
     -------
     int64, shape (F, K)
         ``fitted[f, order[f, j]]`` corresponds to true component j. Among equally good assignments
-        (components too far away to tell apart) the order by mean decides; a fit with numbers that
-        are not finite keeps its own order.
+        (components too far away to tell apart) the order by mean decides; of identical true
+        components the first takes, as a rule, the fitted one nearest to them. A fit with numbers
+        that are not finite keeps its own order.
     """
     if np.shape(fitted.means)[-1] != np.size(truth.means):
         raise ValueError(

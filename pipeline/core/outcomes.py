@@ -22,6 +22,8 @@ class Outcome(IntEnum):
     ERROR = 6
 
 
+# Their estimate is finite and not degenerate: nothing has driven the likelihood out of bounds.
+WITH_ESTIMATE = (Outcome.LOG_LIKELIHOOD_DECREASED, Outcome.CONVERGED, Outcome.MAX_ITER)
 ADVICE: dict[Outcome, str] = {
     Outcome.NONFINITE: (
         "A parameter or the log-likelihood overflowed: look for extreme values in the sample or "

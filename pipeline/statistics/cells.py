@@ -10,6 +10,7 @@ from collections.abc import Collection
 import numpy as np
 import pandas as pd
 
+from pipeline.core.outcomes import WITH_ESTIMATE
 from pipeline.plan import Plan
 from pipeline.statistics.incidence import (
     CENSORED,
@@ -21,6 +22,7 @@ from pipeline.statistics.incidence import (
 )
 from pipeline.statistics.intervals import LEVEL, ratio_interval, share_interval
 from pipeline.statistics.measures import (
+    CONVERGED,
     finite_fits,
     optional_columns,
     performance,
@@ -38,6 +40,8 @@ from pipeline.statistics.replicates import (
 from pipeline.tables import LABELS, OUTCOMES, parameter_columns
 
 RATES = ("rate_theory", "rate_observed")
+# What has counts of its own of the fits and replicates behind it.
+COUNTED_APART = (*RATES, "log_likelihood")
 
 
 def fit_columns(plan: Plan, available: Collection[str] = ()) -> list[str]:
@@ -94,7 +98,7 @@ def convergence(fits: pd.DataFrame, plan: Plan, beside: pd.DataFrame | None = No
             iterations(fits),
             running_time(fits, plan),
             measured[counts],
-            final_log_likelihood(fits["log_likelihood"].where(finite), plan),
+            final_log_likelihood(fits, finite, plan),
             true_parameters(plan).add_prefix("true_"),
             rates(fits),
             numerical_error(fits),
@@ -102,8 +106,9 @@ def convergence(fits: pd.DataFrame, plan: Plan, beside: pd.DataFrame | None = No
         ],
         axis=1,
     )
-    counts += [*(f"n_{outcome}" for outcome in OUTCOMES), "n_fits", "n_near_singular"]
-    counts += [f"{what}_{name}" for what in ("n", "replicates") for name in RATES]
+    counts += [*(f"n_{outcome}" for outcome in OUTCOMES), "n_fits"]
+    counts += ["n_near_singular", "n_lone_reference"]
+    counts += [f"{what}_{name}" for what in ("n", "replicates") for name in COUNTED_APART]
     table[counts] = table[counts].fillna(0).astype("int64")  # a cell without a fit
     return table.reset_index(drop=True)
 
@@ -137,14 +142,15 @@ def _sizes(values: pd.Series) -> tuple[np.ndarray, np.ndarray]:
 
 
 def reference_share(beside: pd.DataFrame) -> pd.DataFrame:
-    """Return the number of near-singular fits, and the share that reached the reference, per cell.
+    """Return the share that reached the reference, and what to know about it, per cell.
 
-    The share and its MCSE are made as in `convergence_share`. The reference is taken for given:
-    that it is itself the best of these fits is no part of the error.
+    These are the numbers of near-singular fits, which never do, and of fits whose reference nothing
+    was compared with. The share and its MCSE are made as in `convergence_share`. The reference is
+    taken for given: that it is itself the best of these fits is no part of the error.
     """
     shares = share_and_mcse(beside["reached_reference"], "reached_reference_share")
-    near_singular = beside["near_singular"].groupby(level="position").sum()
-    return pd.concat([near_singular.rename("n_near_singular"), shares], axis=1)
+    counts = beside[["near_singular", "lone_reference"]].groupby(level="position").sum()
+    return pd.concat([counts.add_prefix("n_"), shares], axis=1)
 
 
 def with_intervals_at(
@@ -230,16 +236,26 @@ def running_time(fits: pd.DataFrame, plan: Plan, level: float = LEVEL) -> pd.Dat
     )
 
 
-def final_log_likelihood(log_likelihood: pd.Series, plan: Plan) -> pd.DataFrame:
+def final_log_likelihood(fits: pd.DataFrame, finite: np.ndarray, plan: Plan) -> pd.DataFrame:
     """Return the mean final log-likelihood per cell, of the sample and per observation.
 
-    MCSE = sd(L_r) / sqrt(R), with L_r the mean over the finite starts of replicate r.
+    Over the finite fits that are not degenerate (`WITH_ESTIMATE`), as the likelihood of the others
+    has no bound, and over the converged ones. MCSE = sd(L_r) / sqrt(R), with L_r the mean over
+    these starts of replicate r.
     """
-    mean, error = mean_and_mcse(replicate_means(log_likelihood))
-    columns = {"log_likelihood_mean": mean, "log_likelihood_mean_mcse": error}
     # The population's log-likelihood is for mass 1.
     sizes = pd.Series([1 if c.sample_size == math.inf else c.sample_size for c in plan.cells])
-    columns |= {"mean_log_likelihood": mean / sizes, "mean_log_likelihood_mcse": error / sizes}
+    names = [outcome.name.lower() for outcome in WITH_ESTIMATE]
+    columns: dict[str, pd.Series] = {}
+    for end, outcomes in (("", names), (CONVERGED, ["converged"])):
+        values = fits["log_likelihood"].where(finite & fits["outcome"].isin(outcomes))
+        means = replicate_means(values)
+        mean, error = mean_and_mcse(means)
+        if not end:  # of the converged ones `performance` has the numbers
+            columns["n_log_likelihood"] = values.groupby(level="position").count()
+            columns["replicates_log_likelihood"] = means.groupby(level="position").count()
+        for name, size in (("log_likelihood_mean", 1), ("mean_log_likelihood", sizes)):
+            columns |= {f"{name}{end}": mean / size, f"{name}{end}_mcse": error / size}
     return pd.DataFrame(columns)
 
 

@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeline.checks.questions import REGION
+from pipeline.checks.values import refuse
 from pipeline.errors import InputError
 from pipeline.plan import Plan, matches
 from pipeline.statistics.cells import convergence, fit_columns
 from pipeline.statistics.evidence import Interval, cell_interval, slope_interval
+from pipeline.statistics.sizes import is_share
 from pipeline.statistics.slopes import groups
 from pipeline.tables import LABELS, fits_schema
 
@@ -35,7 +38,7 @@ def known_statistics(plan: Plan) -> set[str]:
 
 
 def check(plan: Plan) -> None:
-    """Refuse slopes and claims of what the study does not have.
+    """Refuse slopes and claims of what the study does not have, or no share can be.
 
     Raises
     ------
@@ -56,6 +59,8 @@ def check(plan: Plan) -> None:
                 f"{key}: {entry['name']}: {part}: got {entry[part]!r}; allowed: {also}"
                 "a number that convergence.parquet has of this study"
             )
+    for claim in plan.config["claims"]:
+        _check_share(claim)
     sizes = pd.DataFrame({"sample_size": [cell.sample_size for cell in plan.cells]})
     sizes = sizes.reindex(columns=["sample_size", *known], fill_value=1.0)
     for claim in plan.config["claims"]:
@@ -64,6 +69,15 @@ def check(plan: Plan) -> None:
                 f"claims: {claim['name']}: where: no line of slope {claim['slope']} matches "
                 f"{claim['where']!r}; allowed: labels that all points of a line share"
             )
+
+
+def _check_share(claim: dict[str, Any]) -> None:
+    """Refuse a region that no share can be in."""
+    low, high = region(claim)
+    if claim["slope"] is None and is_share(claim["statistic"]) and (low > 1.0 or high < 0.0):
+        part = next(part for part in REGION if claim[part] is not None)
+        key = f"claims: {claim['name']}: {part}"
+        refuse(key, claim[part], "a region that a share can be in, 0 to 1")
 
 
 def claims_level(plan: Plan, table: pd.DataFrame) -> float:

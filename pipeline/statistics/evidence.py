@@ -18,6 +18,7 @@ from pipeline.statistics.sizes import COUNTED, fits_behind, is_share
 POSITIVE = ("rmse_", "mse_", "empirical_se_", "model_se_", "expected_running_time", *DISTANCES)
 # The numerical error is of first order, in another norm, and of the parameters: a factor for that.
 NUMERICAL_MARGIN = 100.0
+REACHED = "reached_reference_share"
 # Through two points there is always a line.
 FEWEST_POINTS = 3
 
@@ -35,8 +36,14 @@ class Interval(NamedTuple):
 
 
 def _missing(row: pd.Series, cell: Cell, claim: dict[str, Any], statistic: str) -> str:
-    """Return the objection that fits without a value make, if they are more than allowed."""
+    """Return the objection that fits without a value make, if they are more than allowed.
+
+    A fit whose reference comes from its own starting point alone may have reached it for want of
+    another: no share of such fits is a lack that could be allowed.
+    """
     planned = cell.replicates * cell.starts
+    if statistic == REACHED and (lone := int(row["n_lone_reference"])):
+        return f"{lone} of {planned} fits have a reference from one starting point in {cell.id}"
     missing = planned - int(row[fits_behind(statistic)])
     if missing <= claim["allowed_missing"] * planned:
         return ""

@@ -1,9 +1,9 @@
 """Performance measures of the estimates, with their Monte-Carlo standard errors (MCSE).
 
 Morris, White & Crowther (2019), "Using simulation studies to evaluate statistical methods",
-Statistics in Medicine 38(11), 2074-2102, Table 6. Its repetition is the replicate here: with one
-start each the formulas are those of the table; with several, their values are means over the starts
-of a replicate, and the replicates stay independent.
+Statistics in Medicine 38(11), 2074-2102, Table 6, which has neither the RMSE nor the relative bias.
+Its repetition is the replicate here: with one start each the formulas are those of the table; with
+several, their values are means over the starts of a replicate, and the replicates stay independent.
 """
 
 from collections.abc import Iterator
@@ -24,6 +24,7 @@ from pipeline.statistics.replicates import (
     mean_and_error,
     means_of_starts,
     moments,
+    same,
     standard_error,
 )
 from pipeline.tables import measure_columns, parameter_columns
@@ -151,8 +152,13 @@ def accuracy(error: Reals, truth: Reals, layout: Layout) -> dict[str, Estimate]:
       with c the correlation of ((e)_r - bias)^2 and w_r, MCSE = sqrt(b^2 + 2 c b w + w^2) /
       (2 SE). One start: W = 0 and the table's SE / sqrt(2 (R - 1)).
 
-    Where every error is the same (a parameter that the model fixes) the MCSEs are 0.
+    Where estimates differ by rounding errors at most (a parameter that the model fixes) the MCSEs
+    and the empirical SE are 0.
     """
+    equal, value = same(error, layout.first_fit[layout.first_replicate], np.abs(truth))
+    if equal.any():
+        of_fit = layout.cell[layout.replicate]
+        error = np.where(equal[of_fit] & ~np.isnan(error), value[of_fit], error)
     with np.errstate(over="ignore", invalid="ignore"):
         means = means_of_starts(error, layout)
         squares = means_of_starts(error**2, layout)

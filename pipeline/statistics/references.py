@@ -23,7 +23,7 @@ def references(fits: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     ----------
     fits : DataFrame
         One row per fit in plan order, with `position`, its cell's place in the plan, `replicate`,
-        `outcome`, `log_likelihood` and the scales.
+        `start`, `outcome`, `log_likelihood` and the scales.
     plan : Plan
         With `reference.tolerance` and `reference.scale_ratio` in its config.
 
@@ -45,12 +45,15 @@ def references(fits: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     reference = together.transform("max")
     at_truth = own.where(_from_truth(plan)[fits["position"]])
     gap = reference - own
+    point = pd.Series(_starting_points(fits, plan), fits.index).where(eligible)
+    began = point.groupby(sample, sort=False)
     return pd.DataFrame(
         {
             "reference_log_likelihood": reference,
             "truth_log_likelihood": at_truth.groupby(sample, sort=False).transform("max"),
             "log_likelihood_gap": gap,
             "reached_reference": gap <= settings["tolerance"] * reference.abs().clip(lower=1.0),
+            "lone_reference": eligible & (began.transform("min") == began.transform("max")),
             "near_singular": singular,
             "rank": together.rank(method="min", ascending=False),
             "best_of_replicate": _first_best(own, [fits["position"], fits["replicate"]]),
@@ -68,6 +71,13 @@ def near_singular(fits: pd.DataFrame, n_components: int, scale_ratio: float) -> 
     """
     scales = fits[[name for name in parameter_columns(n_components) if name.startswith("scale")]]
     return scales.min(axis=1) < scale_ratio * scales.max(axis=1)
+
+
+def _starting_points(fits: pd.DataFrame, plan: Plan) -> np.ndarray:
+    """Return a number for what each fit starts from, shape (F,): algorithms share their row 0."""
+    init, _ = pd.factorize(np.array([cell.start_key for cell in plan.cells]))
+    most = max(cell.starts for cell in plan.cells)
+    return init[fits["position"]] * most + fits["start"].to_numpy()
 
 
 def _from_truth(plan: Plan) -> np.ndarray:

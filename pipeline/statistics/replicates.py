@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from pipeline.plan import Plan
 
 REPLICATE = ["position", "replicate"]  # a cell's place in the plan, and the data set in the cell
+# Values that differ by less than this part of their size are the same: sums round a few times.
+ROUNDING = 32.0 * float(np.finfo(float).eps)
 
 
 class Layout(NamedTuple):
@@ -96,34 +98,67 @@ def counts_of(flags: NDArray[np.bool_], layout: Layout) -> NDArray[np.int64]:
     return np.add.reduceat(flags.astype(np.int64), layout.first_fit[layout.first_replicate])
 
 
+def same(
+    values: NDArray[np.float64],
+    first: NDArray[np.int64],
+    size: NDArray[np.float64] | float = 0.0,
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Tell which groups have values that differ by rounding errors at most.
+
+    Parameters
+    ----------
+    values : shape (N,)
+        Group after group; what is missing is left out.
+    first : shape (M,)
+        Where each group begins.
+    size : shape (M,)
+        Of the terms that the values are sums or differences of, where it is larger than theirs.
+
+    Returns
+    -------
+    same : bool, shape (M,)
+        Whether the largest and the smallest value differ by at most `ROUNDING` times the size.
+    value : shape (M,)
+        The smallest, which stands for all of them there.
+    """
+    least, most = np.fmin.reduceat(values, first), np.fmax.reduceat(values, first)
+    size = np.maximum(np.maximum(np.abs(least), np.abs(most)), size)
+    with np.errstate(over="ignore", invalid="ignore"):
+        near = most - least <= ROUNDING * np.where(np.isfinite(size), size, 0.0)
+    return near | (least == most), least
+
+
 def means_of_starts(values: NDArray[np.float64], layout: Layout) -> NDArray[np.float64]:
-    """Return the mean over the starts of every replicate (G,), leaving out what is missing."""
+    """Return the mean over the starts of every replicate (G,), leaving out what is missing.
+
+    Of values that are the `same` it is the value itself, to the last bit.
+    """
     if len(layout.first_fit) == len(values):
         return values  # one start each
     there = ~np.isnan(values)
     count = np.add.reduceat(there.astype(np.int64), layout.first_fit)
     total = np.add.reduceat(np.where(there, values, 0.0), layout.first_fit)
-    return total / np.where(count > 0, count, np.nan)
+    return np.where(*same(values, layout.first_fit), total / np.where(count > 0, count, np.nan))
 
 
 def moments(means: NDArray[np.float64], layout: Layout) -> Moments:
     """Return the moments over the replicates of every cell, leaving out what is missing.
 
-    In two passes, about the mean: errors keep their digits however large their common part.
+    In two passes, about the mean: errors keep their digits however large their common part. Values
+    that are the `same` have no squares: the rounding errors of a mean are no spread.
     """
     missing = np.isnan(means)
     size = np.diff(layout.first_replicate, append=len(means))
     count = size - np.add.reduceat(missing, layout.first_replicate, dtype=np.int64)
     total = np.add.reduceat(np.where(missing, 0.0, means), layout.first_replicate)
-    mean = total / np.where(count > 0, count, np.nan)
+    equal, value = same(means, layout.first_replicate)
+    mean = np.where(equal, value, total / np.where(count > 0, count, np.nan))
     with np.errstate(invalid="ignore", over="ignore"):  # a square may be beyond the range
         squares = means - np.repeat(mean, size)
         squares[missing] = 0.0
         squares *= squares
         squares = np.add.reduceat(squares, layout.first_replicate)
-    # Rounding errors of the mean are no spread: values that are all the same have none.
-    least = np.fmin.reduceat(means, layout.first_replicate)
-    squares[least == np.fmax.reduceat(means, layout.first_replicate)] = 0.0
+    squares[equal] = 0.0
     return Moments(count, mean, squares)
 
 

@@ -5,6 +5,8 @@ from pipeline.statistics.measures import CONVERGED, DISTANCES
 
 # Statistics that are made of Wald standard errors.
 FROM_WALD = ("coverage_", "model_se_")
+# Over fits that are not degenerate; converged fits never are.
+LOG_LIKELIHOODS = ("log_likelihood_mean", "mean_log_likelihood")
 # Counts and shares of fits: every fit has a value.
 COUNTED = ("n_", "map_evaluations", "expected_running_time")
 
@@ -34,6 +36,8 @@ def _basis(statistic: str) -> str:
         return statistic.removesuffix("_mean")
     plain = statistic.removesuffix(CONVERGED)
     among = statistic[len(plain) :]
+    if plain in LOG_LIKELIHOODS and not among:
+        return "log_likelihood"
     if plain.startswith(FROM_WALD):
         return f"wald{among}"
     if plain in DISTANCES:

@@ -9,6 +9,7 @@ from scipy.special import ndtri
 from pipeline.checks.grid import CELL_KEYS
 from pipeline.plan import Plan, matches
 from pipeline.statistics.intervals import LEVEL
+from pipeline.statistics.replicates import ROUNDING
 from pipeline.tables import LABELS
 
 COLUMNS = ("slope", "slope_se", "intercept", "factor_low", "factor_high")
@@ -142,7 +143,7 @@ def fit_line(
     by the Birge ratio sqrt(chi^2 / (m - 2)): the points do not lie on a line to within their
     errors (Birge 1932, Physical Review 40, 207-227; Particle Data Group, Review of Particle
     Physics, 5.2.2, its scale factor). Without errors the scatter about the line gives the standard
-    error, with m - 2 degrees of freedom.
+    error, with m - 2 degrees of freedom. Residuals that are rounding errors of logarithms are 0.
     """
     freedom = max(len(x) - 2, 0)
     line = {name: np.nan for name in ("slope", "slope_se", "intercept", "chi_square")}
@@ -154,6 +155,9 @@ def fit_line(
     share = weight * centred / np.sum(weight * centred**2)
     slope = np.sum(share * y)
     residual = y - np.average(y, weights=weight) - slope * centred
+    size = max(1.0, np.abs(y).max()) + abs(slope) * max(1.0, np.abs(x).max())
+    if (np.abs(residual) <= ROUNDING * size).all():
+        residual[:] = 0.0
     line["slope"] = slope
     line["intercept"] = np.average(y - slope * x, weights=weight)
     if weighted:

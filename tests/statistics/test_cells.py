@@ -22,6 +22,7 @@ BESIDE = [
     "truth_log_likelihood",
     "log_likelihood_gap",
     "reached_reference",
+    "lone_reference",
     "near_singular",
     "rank",
     "best_of_replicate",
@@ -67,7 +68,7 @@ def cell(
         n_components=n_components,
         replicates=replicates,
         starts=starts,
-        start_key="0" * 32,
+        start_key=init.encode().hex().ljust(32, "0"),
         content="0" * 64,
     )
 
@@ -261,6 +262,22 @@ def has_reached(row, fits):
     return max(rivals) - row["log_likelihood"] <= 1e-6 * max(1.0, abs(max(rivals)))
 
 
+def has_lone_reference(row, fits, plan):
+    """Of plans whose cells share sample and model."""
+    inits = {c.id: c.init for c in plan.cells}
+    eligible = [
+        other
+        for other in fits.to_dict("records")
+        if other["replicate"] == row["replicate"]
+        and other["outcome"] in ("converged", "max_iter")
+        and not is_near_singular(other)
+    ]
+    began = {(inits[other["cell"]], other["start"]) for other in eligible}
+    return len(began) == 1 and any(
+        (other["cell"], other["start"]) == (row["cell"], row["start"]) for other in eligible
+    )
+
+
 def naive(fits, plan):
     rows = []
     most = max(c.n_components for c in plan.cells)
@@ -294,6 +311,7 @@ def naive(fits, plan):
             size = size_of(p, squares / len(shares) ** 2, len(mine), len(shares))
             out |= dict(zip(ends, score_interval(p, size), strict=True))
         out["n_near_singular"] = sum(map(is_near_singular, mine))
+        out["n_lone_reference"] = sum(has_lone_reference(row, fits, plan) for row in mine)
         shares = replicate_means(mine, lambda row: float(has_reached(row, fits)))
         p = out["reached_reference_share"] = statistics.mean(shares)
         squares = sum((share - p) ** 2 for share in shares)
@@ -306,10 +324,17 @@ def naive(fits, plan):
         for end, value in zip(("", "_mcse", "_low", "_high"), running_time(mine), strict=True):
             out[f"expected_running_time{end}"] = value
         out["n_finite"] = len(finite)
-        mean, mcse = mean_and_mcse(replicate_means(finite, lambda row: row["log_likelihood"]))
-        out["log_likelihood_mean"], out["log_likelihood_mean_mcse"] = mean, mcse
-        out["mean_log_likelihood"] = mean / c.sample_size
-        out["mean_log_likelihood_mcse"] = mcse / c.sample_size
+        bounded = ["converged", "max_iter", "log_likelihood_decreased"]
+        bounded = [row for row in finite if row["outcome"] in bounded]
+        out["n_log_likelihood"] = len(bounded)
+        out["replicates_log_likelihood"] = len({row["replicate"] for row in bounded})
+        converged = [row for row in bounded if row["outcome"] == "converged"]
+        for end, have in (("", bounded), ("_converged", converged)):
+            mean, mcse = mean_and_mcse(replicate_means(have, lambda row: row["log_likelihood"]))
+            out[f"log_likelihood_mean{end}"] = mean
+            out[f"log_likelihood_mean{end}_mcse"] = mcse
+            out[f"mean_log_likelihood{end}"] = mean / c.sample_size
+            out[f"mean_log_likelihood{end}_mcse"] = mcse / c.sample_size
         known = dict(zip(names(2), FLAT_TRUTH, strict=True))
         for name in names(most):
             fields = [f"true_{name}"]
@@ -378,7 +403,9 @@ def test_types_and_labels(varied):
     text = ["cell", "mixture", "observed", "model", "init", "algorithm"]
     assert [str(got[name].dtype) for name in text] == ["str"] * 6
     counts = [f"n_{name}" for name in ["fits", *OUTCOMES, "near_singular", "relabelled"]]
-    counts += [f"{what}_{name}" for what in ("n", "replicates") for name in RATES]
+    counts += ["n_lone_reference"]
+    counted = (*RATES, "log_likelihood")
+    counts += [f"{what}_{name}" for what in ("n", "replicates") for name in counted]
     for name in ("n_finite", "n_missing", "replicates_finite"):
         counts += [name, f"{name}_converged"]
     whole = ["sample_size", "replicates", "starts", *counts]
@@ -439,13 +466,14 @@ def test_copies_of_a_start_add_no_precision():
     copies = pd.concat([fits.assign(start=start) for start in range(10)])
     got, expected = convergence(copies, ten), convergence(fits, one)
     differ = ["starts", "n_fits", "n_finite", "n_finite_converged", "n_relabelled"]
-    differ += [*(f"n_{name}" for name in OUTCOMES), "n_rate_theory", "n_rate_observed"]
+    differ += [*(f"n_{name}" for name in (*OUTCOMES, *RATES, "log_likelihood"))]
     # A share's interval is wider: the variance of several starts is estimated, from R replicates.
     for name in got.columns[got.columns.str.endswith("_low")]:
         assert not (got[name] > expected[name] * (1 + 1e-12)).any()
     for name in got.columns[got.columns.str.endswith("_high")]:
         assert not (got[name] < expected[name] * (1 - 1e-12)).any()
-    differ += ["n_near_singular", *got.columns[got.columns.str.contains("_(?:low|high)$")]]
+    differ += ["n_near_singular", "n_lone_reference"]
+    differ += [*got.columns[got.columns.str.contains("_(?:low|high)$")]]
     pd.testing.assert_frame_equal(
         got.drop(columns=differ), expected.drop(columns=differ), rtol=1e-12
     )
@@ -551,6 +579,25 @@ def test_replicates_that_are_all_failures_but_one_have_no_standard_error():
     assert np.isnan(row["bias_mean_0_mcse"])
     assert np.isnan(row["rmse_mean_0_mcse"])
     assert row["converged_share_mcse"] == 0.0  # all three have an outcome
+
+
+def test_a_likelihood_without_a_bound_is_no_part_of_a_mean():
+    plan = plan_of(cell("c", replicates=6))
+    likelihoods = [-10.0, -20.0, -60.0, 1e9, 1e9, 1e9]
+    outcomes = ["converged", "max_iter", "log_likelihood_decreased"]
+    for bad in ("degenerate_scale", "empty_component", "nonfinite", "error"):
+        fits = fits_of(plan, log_likelihood=likelihoods).assign(outcome=[*outcomes, *[bad] * 3])
+        row = convergence(fits, plan).iloc[0]
+        assert (row["n_log_likelihood"], row["replicates_log_likelihood"]) == (3, 3)
+        assert (row["n_finite"], row["n_finite_converged"]) == (6, 1)
+        assert row["log_likelihood_mean"] == -30.0
+        assert row["mean_log_likelihood"] == -30.0 / 50
+        error = math.sqrt(20.0**2 + 10.0**2 + 30.0**2) / math.sqrt(6)
+        assert row["log_likelihood_mean_mcse"] == pytest.approx(error)
+        assert row["mean_log_likelihood_mcse"] == pytest.approx(error / 50)
+        assert row["log_likelihood_mean_converged"] == -10.0
+        assert row["mean_log_likelihood_converged"] == -10.0 / 50
+        assert math.isnan(row["log_likelihood_mean_converged_mcse"])
 
 
 def test_cell_without_a_finite_fit_or_without_a_fit_at_all():
@@ -754,11 +801,35 @@ def test_a_reference_is_eligible_and_shared_by_all_cells_of_a_sample_and_model()
     assert gaps.isna().tolist() == [False, False, False, True, True, False]
     assert gaps.dropna().tolist() == pytest.approx([0.0, 5e-5, 2e-4, 0.0], abs=1e-12)
     assert [str(table[name].dtype) for name in BESIDE] == [
-        *["float64"] * 3, "bool", "bool", "float64", "bool",
+        *["float64"] * 3, "bool", "bool", "bool", "float64", "bool",
     ]  # fmt: skip
     row = convergence(fits, plan).set_index("cell")
     assert row["n_near_singular"].tolist() == [0, 1]
     assert row["reached_reference_share"].tolist() == [2 / 3, 1 / 3]
+
+
+@pytest.mark.parametrize(
+    ("rows", "other_init", "expected"),
+    [
+        # Of two inits each fit has another to be compared with, of one, shared by two cells, none.
+        ([("converged", -5.0, 1.0), ("max_iter", -6.0, 1.0)], "kmeans_pp", [False, False]),
+        ([("converged", -5.0, 1.0), ("max_iter", -6.0, 1.0)], "random_points", [True, True]),
+        # What is no candidate is no other to be compared with, and its own answer is known.
+        ([("converged", -5.0, 1.0), ("degenerate_scale", 9.0, 1.0)], "kmeans_pp", [True, False]),
+        ([("converged", -5.0, 1.0), ("converged", -6.0, 1e-9)], "kmeans_pp", [True, False]),
+        ([("nonfinite", -5.0, 1.0), ("converged", -6.0, 1e-9)], "kmeans_pp", [False, False]),
+    ],
+)
+def test_a_reference_from_one_starting_point_is_told(rows, other_init, expected):
+    fits, plan = case(*rows, other_init=other_init, starts=1)
+    assert derived(fits, plan)["lone_reference"].tolist() == expected
+    assert convergence(fits, plan)["n_lone_reference"].tolist() == [int(flag) for flag in expected]
+
+
+def test_starts_of_a_cell_are_compared_with_each_other():
+    rows = [("converged", -5.0, 1.0), ("max_iter", -6.0, 1.0)] * 2
+    fits, plan = case(*rows, other_init="random_points", starts=2)
+    assert not derived(fits, plan)["lone_reference"].any()
 
 
 def test_ties_within_a_cell_go_to_the_first_start():

@@ -154,6 +154,19 @@ def test_fits_without_the_value_count_as_missing(statistic, counted, suffix):
     assert "1 of 100 fits have no value" in some["reason"][0]
 
 
+@pytest.mark.parametrize("statistic", ["log_likelihood_mean", "mean_log_likelihood"])
+def test_fits_without_a_bounded_likelihood_count_as_missing(statistic):
+    for name, counted in (
+        (statistic, "n_log_likelihood"),
+        (f"{statistic}_converged", "n_finite_converged"),
+    ):
+        plan = plan_of(claims=[f"statistic: {name}, at_most: 0"])
+        good = {name: -1.0, f"{name}_mcse": 1e-3, "n_log_likelihood": 100}
+        assert verdicts(plan, **good) == ["supported"]
+        (row,) = judged(plan, **good | {counted: 97}).to_dict("records")
+        assert row["verdict"] == "inconclusive" and "3 of 100 fits" in row["reason"]
+
+
 def test_a_claim_may_allow_a_share_of_fits_without_a_value():
     claim = "statistic: rmse_mean_0, at_most: 1.0, allowed_missing: 0.05"
     good = {"rmse_mean_0": 0.5, "rmse_mean_0_mcse": 1e-6}
@@ -193,6 +206,28 @@ def test_starts_of_a_replicate_are_no_replicates():
     assert verdicts(alone, converged_share=1.0, converged_share_mcse=0.0) == ["inconclusive"]
     many = plan_of("init=[random_points]", "replicates=100", "starts=10", claims=[claim])
     assert verdicts(many, converged_share=1.0, converged_share_mcse=0.0) == ["supported"]
+
+
+@pytest.mark.parametrize("share", [1.0, 0.99, 0.0])
+@pytest.mark.parametrize("allowed", [0, 0.05, 1])
+def test_a_reference_from_one_starting_point_decides_no_claim(share, allowed):
+    region = f"at_least: 0.85, allowed_missing: {allowed}"
+    plan = plan_of("starts=4", claims=[f"statistic: reached_reference_share, {region}"])
+    columns = {"reached_reference_share": share, "reached_reference_share_mcse": 0.0}
+    expected = "refuted" if share == 0.0 else "supported"
+    assert verdicts(plan, **columns, n_lone_reference=0) == [expected]
+    (row,) = judged(plan, **columns, n_lone_reference=1).to_dict("records")
+    fits = plan.cells[0].replicates * plan.cells[0].starts
+    assert row["verdict"] == "inconclusive"
+    assert f"1 of {fits} fits have a reference from one starting point" in row["reason"]
+
+
+def test_a_slope_of_lone_references_decides_no_claim():
+    law = "name: law, statistic: reached_reference_share, factor: sample_size"
+    plan = plan_of(SIZES, slopes=[law], claims=["slope: law, expected: -0.5, margin: 0.1"])
+    columns = {"reached_reference_share": N**-0.5, "reached_reference_share_mcse": 0.02 * N**-0.5}
+    assert verdicts(plan, **columns, n_lone_reference=0) == ["supported"]
+    assert verdicts(plan, **columns, n_lone_reference=[0, 0, 1, 0]) == ["inconclusive"]
 
 
 POPULATION = ("mixture=[overlap_low]", "model=[free]", "sample_sizes=[inf]")
@@ -287,6 +322,17 @@ def test_points_that_are_gone_do_not_help_a_slope():
     assert set(verdicts(slope_plan(sizes="sample_sizes=[100,200]"), **two)) == {"inconclusive"}
 
 
+@pytest.mark.parametrize("count", [30, 97, 100])
+def test_a_constant_has_no_slope_that_is_known(count):
+    """The mean of equal logarithms rounds: what is left is no error to judge by."""
+    law = "name: flat, statistic: n_converged, factor: sample_size"
+    claim = "slope: flat, expected: 0, margin: 0.001"
+    plan = plan_of(SIZES, f"replicates={count}", slopes=[law], claims=[claim])
+    (row,) = judged(plan).to_dict("records")
+    assert row["verdict"] == "inconclusive" and row["reason"] == "it has no standard error"
+    assert row["mcse"] == 0.0
+
+
 def simulate(rng, replicates, truth):
     """Return a mean of normal values and its standard error."""
     values = rng.normal(truth, 1.0, replicates)
@@ -341,6 +387,33 @@ def test_the_study_is_asked_only_for_what_it_has():
             "only=[{init: truth}]",
             claims=["statistic: rmse_mean_0, at_most: 1, where: {init: kmeans_pp}"],
         )
+
+
+@pytest.mark.parametrize("statistic", ["converged_share", "reached_reference_share"])
+@pytest.mark.parametrize(
+    ("region", "told"),
+    [
+        ("at_least: 1.5", "at_least: got 1.5"),
+        ("at_most: -1", "at_most: got -1.0"),
+        ("between: [1.1, 2]", "between: got [1.1, 2.0]"),
+        ("expected: 2, margin: 0.5", "expected: got 2.0"),
+        ("expected: -0.3, margin: 0.1", "expected: got -0.3"),
+    ],
+)
+def test_a_region_that_no_share_can_be_in_is_refused(statistic, region, told):
+    with pytest.raises(InputError) as error:
+        check(plan_of(claims=[f"statistic: {statistic}, {region}"]))
+    allowed = "a region that a share can be in, 0 to 1"
+    assert str(error.value) == f"claims: c0: {told}; allowed: {allowed}"
+
+
+def test_a_region_that_a_share_can_be_in_is_accepted():
+    regions = ["at_least: 1", "at_most: 0", "between: [-1, 0]", "expected: 1.5, margin: 0.5"]
+    check(plan_of(claims=[f"statistic: converged_share, {region}" for region in regions]))
+    check(plan_of(claims=["statistic: bias_mean_0, at_least: 1.5"]))
+    wald = "statistic: coverage_mean_0, at_least: 1.5"
+    with pytest.raises(InputError, match=r"c0: at_least: got 1\.5"):
+        check(plan_of("measures=[wald]", claims=[wald]))
 
 
 def test_the_experiment_file_has_claims_of_the_study():

@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from fractions import Fraction
 
 import numpy as np
 import pandas as pd
@@ -376,6 +377,42 @@ def test_values_that_do_not_differ_have_no_standard_error(value, replicates):
     assert {name: each.mcse.item() for name, each in found.items() if name != "relative_bias"} == {
         "bias": 0.0, "empirical_se": 0.0, "mse": 0.0, "rmse": 0.0,
     }  # fmt: skip
+    assert found["empirical_se"].value.item() == 0.0 and found["bias"].value.item() == value
+
+
+EPS = 2.0**-52
+
+
+@pytest.mark.parametrize("starts", [1, 7])
+@pytest.mark.parametrize(("value", "truth"), [(0.3, 0.3), (1.1, 1.0), (-7.3, -7.0), (1e6, 1e6)])
+def test_rounding_errors_are_no_spread_and_a_tiny_spread_is_one(value, truth, starts):
+    """Estimates of a few units in the last place, beside exact sums of rationals."""
+    replicates = 30
+    rng = np.random.default_rng(5)
+    replicate = np.repeat(np.arange(replicates), starts)
+    layout = layout_of(np.zeros(len(replicate), int), replicate)
+    noise = rng.integers(-3, 4, len(replicate)).astype(float)
+    noise[rng.random(len(noise)) < 0.1] = math.nan  # starts that do not count
+    by_rounding = value * (1.0 + EPS * noise)
+    found = accuracy(by_rounding - truth, np.array([truth]), layout)
+    assert found["empirical_se"].value.item() == 0.0
+    assert {name: each.mcse.item() for name, each in found.items()} == dict.fromkeys(found, 0.0)
+    assert found["bias"].value.item() == pytest.approx(value - truth, abs=4 * EPS * abs(value))
+    assert mean_and_error(by_rounding, layout)[1].item() == 0.0
+    # A thousand times that is a spread.
+    error = value * (1.0 + 4096.0 * EPS * noise) - truth
+    found = accuracy(error, np.array([truth]), layout)
+    rows = [
+        {"replicate": r, "error": Fraction(e)}
+        for r, e in zip(replicate.tolist(), error.tolist(), strict=True)
+        if not math.isnan(e)
+    ]
+    groups = by_replicate(rows, lambda row: row["error"])
+    expected = {"bias": mean_and_mcse(groups), "empirical_se": empirical_se(groups)}
+    for name, (one, mcse) in expected.items():
+        assert found[name].mcse.item() == pytest.approx(float(mcse), rel=1e-2), name
+        assert found[name].value.item() == pytest.approx(float(one), rel=1e-2), name
+        assert mcse > 0.0
 
 
 def test_fits_taken_for_replicates_would_understate_the_error():

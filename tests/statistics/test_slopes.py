@@ -61,6 +61,32 @@ def test_line_without_errors_has_the_scatter_as_its_error():
         assert got["degrees_of_freedom"] == 6
 
 
+@pytest.mark.parametrize(
+    ("intercept", "exponent"), [(math.log(30.0), 0.0), (math.log(3.0), -0.5), (-40.0, 2.0)]
+)
+def test_rounding_errors_are_no_scatter_and_a_tiny_scatter_is_one(intercept, exponent):
+    """Points on a power law but for rounding; and a bit beside it, against 50 digits."""
+    for count in (3, 5, 40):
+        factor = np.geomspace(10.0, 1e6, count)
+        value = math.exp(intercept) * factor**exponent
+        x, y, none = np.log(factor), np.log(value), np.full(count, np.nan)
+        got = fit_line(x, y, none, np.arange(count))
+        assert got["slope_se"] == 0.0
+        assert got["slope"] == pytest.approx(exponent, abs=1e-13)
+        y = y + 1e-11 * np.cos(np.arange(count) ** 2)
+        with mpmath.workdps(50):
+            points = [(mpmath.mpf(a), mpmath.mpf(b)) for a, b in zip(x, y, strict=True)]
+            middle = [sum(each) / count for each in zip(*points, strict=True)]
+            squares = sum((a - middle[0]) ** 2 for a, _ in points)
+            slope = sum((a - middle[0]) * (b - middle[1]) for a, b in points) / squares
+            left = sum((b - middle[1] - slope * (a - middle[0])) ** 2 for a, b in points)
+            expected = float(mpmath.sqrt(left / (count - 2) / squares))
+        # Logarithms up to 40 are rounded to 1e-14, a thousandth of the scatter.
+        assert fit_line(x, y, none, np.arange(count))["slope_se"] == pytest.approx(
+            expected, rel=1e-2
+        )
+
+
 def test_few_points_tell_little():
     one = fit_line(np.ones(1), np.ones(1), np.ones(1), ALONE[:1])
     same = fit_line(np.ones(3), np.arange(3.0), np.ones(3), ALONE[:3])
