@@ -16,7 +16,8 @@ from pipeline.statistics.claims import check as check_claims
 from pipeline.statistics.claims import claims, claims_level, counts, sentences
 from pipeline.statistics.comparisons import comparisons, rule_comparisons
 from pipeline.statistics.curves import Curve, long_table
-from pipeline.statistics.presentation import latex, markdown, tables
+from pipeline.statistics.latex import latex
+from pipeline.statistics.presentation import markdown, tables
 from pipeline.statistics.profiles import (
     outcome_profiles,
     performance_profiles,
