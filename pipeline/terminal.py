@@ -8,7 +8,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.console import console, show
+from pipeline.console import console, counted, show
 from pipeline.plan import Cell, Plan
 from pipeline.reference import GROUPS, options
 from pipeline.statistics.presentation import rounded, whole, whole_interval
@@ -80,7 +80,7 @@ def print_summary(plan: Plan, convergence: pd.DataFrame, folder: Path) -> None:
     show(page, _fitting(page, plan, convergence))
     left_out = len(convergence) - MOST_ROWS
     if left_out > 0:
-        show(page, f"  and {left_out:,} more cells: {folder / 'convergence.md'}")
+        show(page, f"  and {counted(left_out, 'more cell')}: {folder / 'convergence.md'}")
     show(page, "\n".join(_next_steps(plan, folder)), soft_wrap=True)
 
 

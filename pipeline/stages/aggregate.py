@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
+from pipeline.console import counted
 from pipeline.files import atomic_write, reading, write_text
 from pipeline.plan import Plan, read_plan
 from pipeline.stages import run
@@ -81,7 +82,8 @@ def aggregate(folder: Path) -> None:
     write_text(folder / "convergence.tex", latex(plan.title, shown))
     text = json.dumps(metrics(table) | counts(judged), indent=2, sort_keys=True, allow_nan=False)
     write_text(folder / "metrics.json", text + "\n")
-    log.info("aggregate: %d cells, %d fits", len(table), table["n_fits"].sum())
+    n_fits = int(table["n_fits"].sum())
+    log.info("aggregate: %s, %s", counted(len(table), "cell"), counted(n_fits, "fit"))
     for sentence in sentences(judged):
         log.info("%s", sentence)
 

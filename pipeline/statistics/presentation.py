@@ -2,8 +2,9 @@
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ import pandas as pd
 from pipeline.tables import LABELS, OUTCOMES
 
 MISSING = "–"
+EVERY_DIGIT = 17  # of a float64: different numbers differ in them
 PARAMETER = re.compile(r"true_((?:weight|mean|scale)_\d+)")
 MEASURES = {"bias": "bias", "empirical_se": "empirical SE", "rmse": "RMSE", "coverage": "coverage"}
 DISTANCES = {
@@ -107,6 +109,15 @@ def whole_interval(low: float, high: float, spec: str = "") -> str:
     if pd.isna(low) and pd.isna(high):
         return MISSING
     return f"{whole(low, spec)} to {whole(high, spec)}"
+
+
+def digits_apart(numbers: Iterable[float], others: Iterable[float], least: int) -> int:
+    """Return how many significant digits tell the ones from the others, at least `least`."""
+    pairs = [(a, b) for a, b in product(numbers, others) if a < b or a > b]
+    for digits in range(least, EVERY_DIGIT):
+        if all(f"{a:.{digits}g}" != f"{b:.{digits}g}" for a, b in pairs):
+            return digits
+    return EVERY_DIGIT
 
 
 def minus(text: str) -> str:
