@@ -37,6 +37,7 @@ from pipeline.tables import (
     ROW_GROUP,
     STATISTICS,
     TRACES,
+    check_fits,
     check_parts,
     fits_columns,
     part_name,
@@ -58,6 +59,7 @@ def aggregate(folder: Path) -> None:
     check_claims(plan)
     columns = fit_columns(plan, fits_columns(folder, plan))
     fits = read_fits(folder, [*columns, "fit_id", "sample_scale"])
+    check_fits(folder, plan, fits)
     beside = derived(fits, plan)
     with atomic_write(folder / "derived.parquet") as path:
         beside.to_parquet(path, index=False)
