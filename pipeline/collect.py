@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.command import run_command
+from pipeline.console import counted
 from pipeline.errors import InputError
 from pipeline.files import atomic_write, write_text
 from pipeline.plan import FILE, MULTIRUN, Plan, read_plan
@@ -70,7 +71,8 @@ def collect(results_dir: Path) -> Path:
     with atomic_write(path) as temporary:
         table.to_parquet(temporary, index=False)
     write_text(path.with_suffix(".csv"), table.to_csv(index=False, lineterminator="\n"))
-    log.info("sweep: %d jobs, %d cells: %s (.csv)", table["job"].nunique(), len(table), path)
+    jobs = counted(table["job"].nunique(), "job")
+    log.info("sweep: %s, %s: %s (.csv)", jobs, counted(len(table), "cell"), path)
     return path
 
 

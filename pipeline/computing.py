@@ -12,6 +12,7 @@ from threading import Event
 from typing import Any, NamedTuple
 
 from pipeline.blocks import block_size, fit_block
+from pipeline.console import counted
 from pipeline.core.evaluation import Mapping
 from pipeline.locks import Locks
 from pipeline.plan import Cell, Plan
@@ -127,12 +128,14 @@ def complete(
     store = Path(plan.config["store_dir"])
     blocks = {cell.content: stored_blocks(folder_of(store, cell.content)) for cell in plan.cells}
     tasks = _missing(plan, blocks, shard)
-    new, n_fits = {task.cell.id for task in tasks}, sum(task.block.n_fits for task in tasks)
+    new = {task.cell.id for task in tasks}
+    fits = counted(sum(task.block.n_fits for task in tasks), "fit")
     if shard is None:
         reused = len(plan.cells) - len(new)
-        log.info("fit: cells: %d reused, %d new (%d fits to run)", reused, len(new), n_fits)
+        log.info("fit: cells: %d reused, %d new (%s to run)", reused, len(new), fits)
     else:
-        log.info("fit: %d blocks of %d cells (%d fits to run)", len(tasks), len(new), n_fits)
+        blocks_of = f"{counted(len(tasks), 'block')} of {counted(len(new), 'cell')}"
+        log.info("fit: %s (%s to run)", blocks_of, fits)
     timings: list[tuple[str, float]] = []
     patience = FIRST_LOOK
     if not tasks:

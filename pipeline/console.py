@@ -1,4 +1,4 @@
-"""Where tables for people are laid out and printed."""
+"""How things are said, and where tables for people are laid out and printed."""
 
 import os
 import re
@@ -15,6 +15,11 @@ def console(width: int = WIDTH) -> Console:
     columns = os.environ.get("COLUMNS", "")
     given = int(columns) if columns.isdecimal() and int(columns) else width
     return Console(width=None if sys.stdout.isatty() else given, highlight=False, markup=False)
+
+
+def counted(number: int, noun: str) -> str:
+    """Say a number of things: "1 fit", "1,200 fits"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def show(page: Console, what: Any = "", soft_wrap: bool = False) -> None:

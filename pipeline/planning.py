@@ -12,6 +12,7 @@ from typing import Any
 from pipeline.checks import MOST_STARTS
 from pipeline.checks.grid import check_model_of_size
 from pipeline.config import method_and_options
+from pipeline.console import counted
 from pipeline.core import source_hash
 from pipeline.core.algorithms import ALGORITHMS
 from pipeline.core.model import make_model
@@ -66,13 +67,14 @@ def make_plan(config: dict[str, Any], overrides: Sequence[str] = ()) -> tuple[Pl
     cells = tuple(_cells(config, data_sets, deciding, remarks))
     kept = config["schedule"]["record_replicates"]
     if kept != "all" and any(cell.replicates > kept for cell in cells):
+        first = counted(kept, "replicate").removeprefix("1 ")
         remarks.append(
-            f"traces: of the first {kept} replicates; the others keep their first and last rows "
+            f"traces: of the first {first}; the others keep their first and last rows "
             "(schedule.record_replicates)"
         )
         if config["replay"]:
             remarks.append(
-                f"replay: of the first {kept} replicates, whose traces are complete "
+                f"replay: of the first {first}, whose traces are complete "
                 "(schedule.record_replicates)"
             )
     if config["replay"]:

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from pipeline.blocks import fit_block
 from pipeline.command import EXIT_ERROR, run_command
+from pipeline.console import counted
 from pipeline.core.random import key_from_hex
 from pipeline.core.sampling import draw
 from pipeline.errors import InputError
@@ -102,7 +103,7 @@ def main(arguments: Sequence[str]) -> int:
         shown = trace.drop(columns=["cell", "replicate", "start"]).dropna(axis="columns", how="all")
         print(shown.to_string(index=False))
     row = fit.iloc[0]
-    print(f"outcome {row['outcome']} after {row['n_iter']} iterations")
+    print(f"outcome {row['outcome']} after {counted(row['n_iter'], 'iteration')}")
 
     fits, traces = read_fits(folder), read_traces(folder)
     recorded_fit = fits[fits["fit_id"] == names[0]]
@@ -110,7 +111,7 @@ def main(arguments: Sequence[str]) -> int:
     recorded = traces[is_its & (traces["cell"] == cell.id)]
     again = trace[trace["iteration"].isin(recorded["iteration"])]
     if same_bits(fit, recorded_fit) and same_bits(again, recorded):
-        print(f"equal to the recorded fit, bit by bit ({len(recorded)} recorded rows)")
+        print(f"equal to the recorded fit, bit by bit ({counted(len(recorded), 'recorded row')})")
         return 0
     print("NOT equal to the recorded fit: were the files made by another version of the core?")
     return EXIT_ERROR

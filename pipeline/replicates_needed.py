@@ -3,12 +3,14 @@
     python -m pipeline.replicates_needed experiment=NAME statistic=bias_mean_0 mcse=0.005
     python -m pipeline.replicates_needed experiment=NAME        (the statistics that there are)
 
-Options: results_dir=DIR. The pilot is what `convergence.parquet` of the experiment holds.
+Options: results_dir=DIR; a results folder, such as results/NAME, may be named instead of
+experiment=NAME. The pilot is what `convergence.parquet` of the folder holds.
 """
 
 import math
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,22 +20,27 @@ from scipy.stats import chi2
 from pipeline.command import run_command
 from pipeline.console import console, show
 from pipeline.errors import InputError
-from pipeline.plan import read_plan
-from pipeline.stages import folders
+from pipeline.plan import FILE, read_plan
+from pipeline.stages import RESULTS_DIR, folders
 from pipeline.statistics.presentation import MISSING, rounded
 from pipeline.statistics.sizes import is_share, replicates_behind
 from pipeline.tables import read_statistics
 
 USAGE = (
-    "usage: python -m pipeline.replicates_needed experiment=NAME [statistic=NAME mcse=NUMBER] "
-    "[results_dir=DIR]"
+    "usage: python -m pipeline.replicates_needed experiment=NAME [results_dir=DIR] | FOLDER "
+    "[statistic=NAME mcse=NUMBER]"
 )
 OPTIONS = ("statistic", "mcse")
+FEWEST = 2  # replicates with a value, from which there is an MCSE
 WIDTH = 160  # of what does not go to a terminal
 
 
 def replicates_needed(
-    replicates: np.ndarray, behind: np.ndarray, mcse: np.ndarray, wanted: float
+    replicates: np.ndarray,
+    behind: np.ndarray,
+    mcse: np.ndarray,
+    wanted: float,
+    share: bool = False,
 ) -> pd.DataFrame:
     """Return how many replicates give the wanted MCSE, with a 95 % range.
 
@@ -47,6 +54,8 @@ def replicates_needed(
         Of the pilot.
     wanted : float
         In the statistic's unit.
+    share : bool
+        Whether the statistic is one: no number is then above that of `most_for_a_share`.
 
     Returns
     -------
@@ -55,7 +64,8 @@ def replicates_needed(
         times `replicates` / R, as so many must be made for one that has a value; rounded up. `low`
         and `high`: the same from the ends of the 95 % interval of the variance that R values
         estimated, (R - 1) s^2 / chi-square, for values that are normal. Missing where the pilot
-        has no MCSE (R < 2), or one of 0: of values that never differed nothing can be said.
+        has no MCSE (R < 2), or one of 0: of values that never differed nothing can be said. At
+        least two with a value, as one has no MCSE.
 
     Notes
     -----
@@ -66,9 +76,10 @@ def replicates_needed(
     freedom = np.maximum(behind - 1, 1)
     low, high = (values * freedom / chi2.ppf(end, freedom) for end in (0.975, 0.025))
     planned = replicates / np.maximum(behind, 1)
+    most = _most(wanted) if share else math.inf
     return pd.DataFrame(
         {
-            name: _whole(number * planned)
+            name: _whole(np.clip(number, FEWEST, most) * planned)
             for name, number in (("needed", values), ("low", low), ("high", high))
         }
     )
@@ -83,7 +94,12 @@ def most_for_a_share(replicates: np.ndarray, behind: np.ndarray, wanted: float) 
     """
     some = behind > 0
     planned = replicates[some] / behind[some]
-    return float(_whole(0.25 / wanted**2 * planned.max())) if some.any() else math.nan
+    return float(_whole(_most(wanted) * planned.max())) if some.any() else math.nan
+
+
+def _most(wanted: float) -> float:
+    """Return how many values between 0 and 1 give their mean the wanted MCSE, whatever they are."""
+    return max(0.25 / wanted**2, FEWEST)
 
 
 def _whole(numbers: np.ndarray) -> np.ndarray:
@@ -114,11 +130,12 @@ def _sizes(convergence: pd.DataFrame, statistic: str) -> tuple[np.ndarray, np.nd
 def _shown(convergence: pd.DataFrame, statistic: str, wanted: float) -> Table:
     errors = convergence[f"{statistic}_mcse"].to_numpy(float)
     replicates, behind = _sizes(convergence, statistic)
-    found = replicates_needed(replicates, behind, errors, wanted)
+    found = replicates_needed(replicates, behind, errors, wanted, is_share(statistic))
     title = f"replicates for an MCSE of {wanted:g} of {statistic}"
     table = Table(title=title, show_footer=True)
     most = found["needed"].max()
-    table.add_column("cell", "in every cell", overflow="fold")
+    every = "in every cell" if found["needed"].notna().all() else "in every cell with a number"
+    table.add_column("cell", every, overflow="fold")
     table.add_column("replicates", justify="right")
     table.add_column("with a value", justify="right")
     table.add_column(statistic, justify="right")
@@ -138,6 +155,16 @@ def _shown(convergence: pd.DataFrame, statistic: str, wanted: float) -> Table:
             f"{row.low:,.0f} to {row.high:,.0f}" if known else MISSING,
         )
     return table
+
+
+def _pilot(folder: Path) -> pd.DataFrame:
+    if not (folder / FILE).is_file():
+        elsewhere = "" if folder.parent == Path(RESULTS_DIR) else f" results_dir={folder.parent}"
+        raise InputError(
+            f"{folder}: no pilot; make one with "
+            f"python -m pipeline experiment={folder.name} replicates=NUMBER{elsewhere}"
+        )
+    return read_statistics(folder, read_plan(folder))
 
 
 def _wanted(text: str) -> float:
@@ -160,7 +187,7 @@ def main(arguments: Sequence[str]) -> int:
     where = folders([a for a in arguments if a.partition("=")[0] not in OPTIONS])
     if len(where) != 1 or len(options) == 1:
         raise InputError(USAGE)
-    convergence = read_statistics(where[0], read_plan(where[0]))
+    convergence = _pilot(where[0])
     if not _statistics(convergence):
         raise InputError(
             f"{where[0]}: no statistic has a standard error; allowed: a pilot of two replicates "

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.checks import FACTORS
+from pipeline.console import counted
 from pipeline.plan import NOT_CONTENT, Cell, Plan
 from pipeline.planning import AGGREGATED
 from pipeline.statistics.bands import gap_quantiles
@@ -268,7 +269,9 @@ def run_note(plan: Plan, cell: Cell, run: Run, statistics: pd.Series, estimates:
 
 def _outcome(row: pd.Series, estimates: pd.Series) -> str:
     if row["n_fits"] == 1:
-        return f"Outcome: `{estimates['outcome']}` after {estimates['n_iter']} iterations."
+        return (
+            f"Outcome: `{estimates['outcome']}` after {counted(estimates['n_iter'], 'iteration')}."
+        )
     counts = [
         f"{row[f'n_{outcome}']:.0f} `{outcome}`" for outcome in OUTCOMES if row[f"n_{outcome}"]
     ]
@@ -283,7 +286,7 @@ def _outcome(row: pd.Series, estimates: pd.Series) -> str:
 def _iterations(value: float) -> str:
     if pd.isna(value):
         return "not within the budget"
-    return f"within {value:g} iterations" if value < math.inf else "never"
+    return f"within {counted(int(value), 'iteration')}" if value < math.inf else "never"
 
 
 def _table(cell: Cell, row: pd.Series, estimates: pd.Series) -> str:
@@ -314,7 +317,11 @@ def _fit_name(plan: Plan, cell: Cell) -> str:
 def _guide(plan: Plan, cell: Cell, run: Run) -> str:
     one = "the fit" if cell.replicates * cell.starts == 1 else _fit_name(plan, cell)
     recorded = plan.config["schedule"]["record_replicates"]
-    over = "all fits" if recorded == "all" else f"the fits of the first {recorded} replicates"
+    over = (
+        "all fits"
+        if recorded == "all"
+        else f"the fits of the first {counted(recorded, 'replicate').removeprefix('1 ')}"
+    )
     # One line each: MLflow breaks a paragraph where its source does.
     pictures = (
         f"- **Model metrics, fit**: pictures of {one} with a slider over iterations. Scroll in the "

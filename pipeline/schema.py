@@ -22,8 +22,10 @@ class Mixture:
     """A ground truth."""
 
     weights: list[float] = key("shares of the components; they add up to 1")
-    means: list[float] = key("of the components, in units of x")
-    scales: list[float] = key("standard deviations of the components, in units of x")
+    means: list[float] = key("of the components, in units of x; within 1e150 of 0")
+    scales: list[float] = key(
+        "standard deviations of the components, in units of x; from 1e-150 to 1e150"
+    )
     allocation: str = key(
         "of points to components: multinomial, or proportional (largest remainder)",
         "multinomial",

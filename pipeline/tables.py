@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -215,15 +216,51 @@ def check_parts(folder: Path, plan: Plan, data_sets: Sequence[str]) -> None:
     Raises
     ------
     InputError
-        If a part is missing, unreadable or of other content.
+        If a part is missing, unreadable or of other content, or one of fits has not every fit.
     """
     for data_set in data_sets:
         for index, cell in enumerate(plan.cells):
             path = folder / data_set / part_name(index, cell)
             with reading(path, "fit"):
-                metadata = pq.read_schema(path).metadata or {}
-            if metadata.get(CONTENT.encode()) != _content(cell).encode():
+                written = pq.read_metadata(path)
+            if (written.metadata or {}).get(CONTENT.encode()) != _content(cell).encode():
                 raise InputError(f"{path}: made for another plan; run the stage fit again")
+            if data_set == FITS:
+                _check_count(path, written.num_rows, cell)
+
+
+def check_fits(folder: Path, plan: Plan, fits: pd.DataFrame) -> None:
+    """Refuse fits of which some are there twice and others not at all.
+
+    Parameters
+    ----------
+    fits : DataFrame
+        What `read_fits` gave of parts that `check_parts` lets pass, with columns `replicate` and
+        `start`.
+
+    Raises
+    ------
+    InputError
+        Naming the first part that has not every fit.
+    """
+    planned = np.array([cell.replicates * cell.starts for cell in plan.cells])
+    first = np.cumsum(planned) - planned
+    starts = np.repeat([cell.starts for cell in plan.cells], planned)
+    replicate, start = (fits[name].to_numpy() for name in ("replicate", "start"))
+    number = replicate * starts + start
+    known = (start >= 0) & (start < starts) & (number >= 0) & (number < np.repeat(planned, planned))
+    there = np.zeros(len(fits), bool)
+    there[(np.repeat(first, planned) + number)[known]] = True
+    counts = np.add.reduceat(there, first, dtype=int)
+    for index in np.flatnonzero(counts != planned)[:1]:
+        cell = plan.cells[index]
+        _check_count(folder / FITS / part_name(index, cell), counts[index], cell)
+
+
+def _check_count(path: Path, number: int, cell: Cell) -> None:
+    planned = cell.replicates * cell.starts
+    if number != planned:
+        raise InputError(f"{path}: has {number} of {planned} fits; run the stage fit again")
 
 
 def write_statistics(path: Path, table: pd.DataFrame, plan: Plan) -> None:

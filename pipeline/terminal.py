@@ -8,10 +8,10 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.console import console, show
+from pipeline.console import console, counted, show
 from pipeline.plan import Cell, Plan
 from pipeline.reference import GROUPS, options
-from pipeline.statistics.presentation import MISSING, rounded
+from pipeline.statistics.presentation import rounded, whole, whole_interval
 from pipeline.tables import LABELS, OUTCOMES
 
 MOST_ROWS = 24
@@ -80,7 +80,7 @@ def print_summary(plan: Plan, convergence: pd.DataFrame, folder: Path) -> None:
     show(page, _fitting(page, plan, convergence))
     left_out = len(convergence) - MOST_ROWS
     if left_out > 0:
-        show(page, f"  and {left_out:,} more cells: {folder / 'convergence.md'}")
+        show(page, f"  and {counted(left_out, 'more cell')}: {folder / 'convergence.md'}")
     show(page, "\n".join(_next_steps(plan, folder)), soft_wrap=True)
 
 
@@ -123,7 +123,7 @@ def _cells(
             *([_together(cell, names)] if together else [str(getattr(cell, n)) for n in names]),
             f"{row['n_fits']:,}",
             rounded(row["converged_share"], row["converged_share_mcse"]),
-            rounded(row["n_iter_median"]),
+            whole(row["n_iter_median"], ","),
             *(
                 [_failed(row)]
                 if between is None
@@ -142,8 +142,7 @@ def _failed(row: pd.Series) -> str:
 
 
 def _interval(row: pd.Series) -> str:
-    low, high = row["n_iter_median_low"], row["n_iter_median_high"]
-    return MISSING if pd.isna(low) and pd.isna(high) else f"{rounded(low)} to {rounded(high)}"
+    return whole_interval(row["n_iter_median_low"], row["n_iter_median_high"], ",")
 
 
 def _labels(cells: tuple[Cell, ...]) -> list[str]:

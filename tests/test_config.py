@@ -144,6 +144,18 @@ BAD = {
     "scale zero": (["mixture.notebook.scales=[0,1]"], "mixture.notebook.scales"),
     "scale negative": (["mixture.notebook.scales=[1,-1]"], "mixture.notebook.scales"),
     "scale not a number": (["mixture.notebook.scales=[nan,1]"], "mixture.notebook.scales"),
+    "scale whose square overflows": (
+        ["mixture.notebook.scales=[1e160,1]"],
+        "mixture.notebook.scales: got [1e+160, 1.0]; allowed: standard deviations from 1e-150",
+    ),
+    "scale whose square vanishes": (
+        ["mixture.notebook.scales=[1,9e-151]"],
+        "mixture.notebook.scales",
+    ),
+    "mean whose square overflows": (
+        ["mixture.notebook.means=[0,-5e160]"],
+        "mixture.notebook.means: got [0.0, -5e+160]; allowed: numbers from -1e+150 to 1e+150",
+    ),
     "mean infinite": (["mixture.notebook.means=[inf,1]"], "mixture.notebook.means"),
     "mean text": (["mixture.notebook.means=[a,1]"], "mixture.notebook.means"),
     "unequal lengths": (["mixture.notebook.means=[1,2,3]"], "mixture.notebook"),
@@ -590,3 +602,8 @@ def test_slopes_and_claims_that_cannot_be_judged_are_refused(override, words):
         compose([override])
     assert words in str(error.value)
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_the_largest_and_smallest_units_are_allowed():
+    for size in (1e150, 1e-150):
+        compose([f"mixture.notebook.scales=[{size},{size}]", f"mixture.notebook.means=[0,-{size}]"])

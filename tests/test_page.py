@@ -11,7 +11,7 @@ import pytest
 from pipeline.config import compose
 from pipeline.planning import make_plan
 from pipeline.report import page, render_report
-from pipeline.report.claims import number
+from pipeline.report.claims import claims_of, number
 from pipeline.report.heading import changes, question_of
 from pipeline.report.page import command, lock
 from pipeline.report.tables import comparison_tables
@@ -68,6 +68,19 @@ def test_claims_come_first_with_their_verdicts():
     assert f"{100 * row['level']:.6g} % interval" in words[1] and "from 40 replicates" in words[1]
     assert "No verdict: 5 replicates < 30." in words[2]
     assert "3 claims: 1 supported, 1 refuted, 1 inconclusive." in Page(html).text
+
+
+def test_the_page_shows_what_tells_the_interval_from_the_region():
+    study = claimed(CLAIM.format("near") + ", at_most: 0.65674, where: {init: kmeans_pp}")
+    found = tables(study)["claims"]
+    above = [0.65674 + step * 1e-12 for step in (2, 1, 3)]
+    found.loc[0, ["estimate", "low", "high"]] = above
+    found.loc[0, ["verdict", "claim_verdict"]] = "refuted"
+    (claim,) = claims_of(found, tables(study)["slopes"])
+    limit = float(claim.region.removeprefix("at most "))
+    (evidence,) = claim.evidence
+    numbers = re.findall(r"0\.\d+", evidence.measured)
+    assert len(numbers) == 3 and all(float(text) > limit for text in numbers)
 
 
 def test_without_claims_nothing_is_said_of_them(study):

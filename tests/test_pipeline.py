@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from pickle import UnpicklingError
 from threading import Event
+from threading import enumerate as enumerate_threads
 from types import SimpleNamespace
 
 import numpy as np
@@ -394,12 +395,17 @@ def test_one_wrong_number_of_a_sample_is_refused(workspace, monkeypatch, allocat
 
 @pytest.mark.parametrize("kind", [OSError, EOFError, UnpicklingError, MemoryError])
 def test_a_failure_of_the_machine_is_no_outcome(workspace, monkeypatch, kind):
+    before = set(enumerate_threads())
+
     def fails(*arguments):
         raise kind("planted")
 
-    monkeypatch.setattr(blocks, "fit", fails)
-    with pytest.raises(kind, match="planted"):
-        numbers()
+    with monkeypatch.context() as patch:
+        patch.setattr(blocks, "fit", fails)
+        with pytest.raises(kind, match="planted"):
+            numbers()
+        for thread in set(enumerate_threads()) - before:  # of blocks in hand
+            thread.join(60)
     assert not list(Path(".cells").rglob("*.arrow"))
 
 

@@ -59,6 +59,27 @@ def test_replicates_without_a_value_are_made_up_for():
     assert math.isnan(most_for_a_share(replicates[2:], behind[2:], 0.01))
 
 
+def test_a_share_never_needs_more_than_its_variance_can_ask_for():
+    """Half of 20 values are 1: variance 1/4; its interval's upper end would ask for 5789."""
+    pilot, mcse = np.array([20, 40]), np.array([math.sqrt(0.25 / 20)] * 2)
+    behind = np.array([20, 20])
+    found = replicates_needed(pilot, behind, mcse, 0.01, share=True)
+    assert found["needed"].tolist() == found["high"].tolist() == [2500, 5000]
+    assert (found["low"] < found["needed"]).all()
+    assert most_for_a_share(pilot, behind, 0.01) == 5000
+    assert replicates_needed(pilot, behind, mcse, 0.01)["high"].iloc[0] > 5000
+
+
+def test_two_replicates_with_a_value_are_the_fewest():
+    """One value has no MCSE: a large one that is wanted asks for two, and for what they cost."""
+    for share in (False, True):
+        found = replicates_needed(
+            np.array([20, 40]), np.array([20, 20]), np.array([0.1, 0.1]), 10.0, share
+        )
+        assert found.to_numpy().tolist() == [[2, 2, 2], [4, 4, 4]]
+    assert most_for_a_share(np.array([20]), np.array([20]), 10.0) == 2
+
+
 def test_the_range_holds_the_true_number_as_often_as_it_says():
     rng = np.random.default_rng(6)
     pilots, replicates, sd, wanted = 4000, 12, 3.0, 0.1
@@ -89,12 +110,14 @@ def test_the_command_shows_every_cell(table, capsys, monkeypatch):
         (line,) = [line for line in out.splitlines() if row["cell"] in line]
         assert [part.strip() for part in line.split("│")][6] == f"{needed:,}"
     (last,) = [line for line in out.splitlines() if "in every cell" in line]
-    assert f"{max(numbers):,}" in last
+    assert f"{max(numbers):,}" in last and "with a number" not in last
     assert "A share" not in out
     main(["experiment=convergence", "statistic=converged_share", "mcse=0.01"])
     out = capsys.readouterr().out
     assert "A share never needs more than 2,500 replicates." in out
     assert "–" in out  # no fit converged in five iterations
+    (last,) = [line for line in out.splitlines() if "in every cell" in line]
+    assert "in every cell with a number" in last and last.split("│")[6].strip() == "–"
 
 
 def test_without_a_statistic_the_command_lists_what_there_is(table, capsys):
@@ -143,11 +166,25 @@ def test_a_pilot_of_one_replicate_is_refused(workspace):
             main(["experiment=convergence", *more])
 
 
+def test_without_a_pilot_the_command_says_how_to_make_one(workspace):
+    (workspace / "empty").mkdir()
+    for arguments, told in (
+        (["experiment=mine"], "pipeline experiment=mine replicates=NUMBER$"),
+        (
+            ["experiment=mine", "results_dir=p/q"],
+            "experiment=mine replicates=NUMBER results_dir=p/q",
+        ),
+        (["empty"], r"experiment=empty replicates=NUMBER results_dir=\.$"),
+    ):
+        with pytest.raises(InputError, match=f"no pilot; make one with python -m .*{told}"):
+            main(arguments)
+
+
 def test_help(capsys):
     assert main(["--help"]) == 0
-    assert (
-        "python -m pipeline.replicates_needed experiment=NAME statistic" in capsys.readouterr().out
-    )
+    out = capsys.readouterr().out
+    assert "python -m pipeline.replicates_needed experiment=NAME statistic" in out
+    assert "a results folder, such as results/NAME" in out
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from pipeline.figures import FIGURES
 from pipeline.plan import write_plan
 from pipeline.plots import caption_of, draw
 from pipeline.report import Picture, PlayerPart, page, render_report
-from pipeline.report.tables import errors_table, outcomes_table
+from pipeline.report.tables import convergence_table, errors_table, outcomes_table
 from pipeline.stages import report as stage
 from pipeline.stages.report import report
 from pipeline.statistics.presentation import rounded
@@ -46,7 +46,7 @@ def study() -> Study:
         (0.123456, 0.0456, "0.123 (0.046)"),
         (-1234.56, 12.3, "−1235 (12)"),
         (2.0, 0.00099, "2.00000 (0.00099)"),
-        (1.5e-9, 2.5e-10, "1.5e−09 (2.5e−10)"),
+        (1.5e-9, 2.5e-10, "1.50e−09 (2.5e−10)"),
         (12.34567, None, "12.35"),
         (1.0, 0.0, "1"),
         (None, None, "–"),
@@ -111,7 +111,7 @@ def test_tables_of_a_huge_study_are_capped(study, monkeypatch):
     whole = Page(render_report(study.plan, tables(study)))
     monkeypatch.setattr(page, "MOST_CELLS", 3)
     capped = Page(render_report(study.plan, tables(study)))
-    assert "1 further cells are left out of these tables" in " ".join(capped.text.split())
+    assert "1 further cell is left out of these tables" in " ".join(capped.text.split())
     rows = [sum(tag == "tr" for tag, _ in each.tags) for each in (whole, capped)]
     assert rows[0] - rows[1] == 3
 
@@ -125,6 +125,15 @@ def test_all_outcomes_are_told_also_those_that_did_not_happen(study):
         counts = [int(text) for text in row[-len(OUTCOMES) :]]
         assert sum(counts) == 5
         assert counts[OUTCOMES.index("max_iter")] == 5
+
+
+def test_quantiles_of_iterations_are_whole(study):
+    names = ["n_iter_median", "n_iter_q10", "n_iter_q90", "n_iter_median_low"]
+    rows = study.convergence.iloc[:1].copy()
+    rows[[*names, "n_iter_median_high"]] = [12344.0, 10001.0, math.inf, 12000.0, math.nan]
+    table = convergence_table(study.plan.cells[:1], rows)
+    shown = table.rows[0][table.n_labels :][:3]
+    assert shown == ("12344", "12000 to –", "10001 to ∞")
 
 
 def test_errors_carry_their_standard_errors(study):

@@ -1,6 +1,9 @@
 """The Parquet data sets: bytes, labels, names."""
 
+import re
+
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -11,6 +14,7 @@ from pipeline.planning import make_plan
 from pipeline.tables import (
     FITS,
     ROW_GROUP,
+    check_fits,
     check_parts,
     fit_id,
     fits_schema,
@@ -75,8 +79,81 @@ def test_parts_are_refused_that_are_missing_or_of_other_content(tmp_path):
         read_fits(tmp_path)
     with pytest.raises(InputError, match="run the stage fit first"):
         check_parts(tmp_path, PLAN, [FITS])
-    write_part(tmp_path / FITS / part_name(0, CELL), [TABLE])
+    write_part(tmp_path / FITS / part_name(0, CELL), [TABLE.slice(0, CELL.replicates)])
     check_parts(tmp_path, PLAN, [FITS])
     other, _ = make_plan(compose(["experiment=notebook", "model=[free]", "replicates=2"]))
     with pytest.raises(InputError, match="made for another plan"):
         check_parts(tmp_path, other, [FITS])
+
+
+STARTS, _ = make_plan(
+    compose(
+        [
+            "mixture=[overlap_low]",
+            "model=[free]",
+            "init=[random_points,quantiles]",
+            "sample_sizes=[40,50]",
+            "replicates=5",
+            "starts=3",
+            "schedule=converge",
+        ]
+    )
+)
+
+
+def every_fit():
+    return pd.DataFrame(
+        [
+            (cell.id, replicate, start)
+            for cell in STARTS.cells
+            for replicate in range(cell.replicates)
+            for start in range(cell.starts)
+        ],
+        columns=["cell", "replicate", "start"],
+    )
+
+
+def write_fits(folder, fits):
+    for index, cell in enumerate(STARTS.cells):
+        rows = pa.Table.from_pandas(fits[fits["cell"] == cell.id], preserve_index=False)
+        rows = rows.replace_schema_metadata()
+        with part_writer(folder / FITS / part_name(index, cell), rows.schema, cell) as add:
+            add(rows)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 14, 16])
+def test_parts_that_lack_fits_are_refused(tmp_path, kept):
+    assert [cell.starts for cell in STARTS.cells] == [3, 1, 3, 1]
+    fits = every_fit()
+    write_fits(tmp_path, fits)
+    check_parts(tmp_path, STARTS, [FITS])
+    third = fits["cell"] == STARTS.cells[2].id
+    rows = fits[third].iloc[[*range(15), 3][:kept]]
+    write_fits(tmp_path, pd.concat([fits[~third], rows]))
+    told = f"00002-{STARTS.cells[2].id}.parquet: has {kept} of 15 fits; run the stage fit again"
+    with pytest.raises(InputError, match=re.escape(told)):
+        check_parts(tmp_path, STARTS, [FITS])
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "value", "cell"),
+    [
+        (0, "start", 1, 0),  # twice, and another not at all
+        (16, "replicate", 0, 1),
+        (25, "replicate", 5, 2),  # none that was planned
+        (25, "replicate", -1, 2),
+        (25, "start", 3, 2),
+        (25, "start", -1, 2),
+        (39, "replicate", 2**40, 3),
+    ],
+)
+def test_fits_that_are_there_twice_are_refused(tmp_path, row, column, value, cell):
+    fits = every_fit()
+    check_fits(tmp_path, STARTS, fits)
+    shuffled = fits[:15].sample(frac=1, random_state=1)
+    check_fits(tmp_path, STARTS, pd.concat([shuffled, fits[15:]]))  # in any order within a part
+    fits.loc[row, column] = value
+    number = 15 if STARTS.cells[cell].starts == 3 else 5
+    told = f"-{STARTS.cells[cell].id}.parquet: has {number - 1} of {number} fits; run the stage fit"
+    with pytest.raises(InputError, match=re.escape(told)):
+        check_fits(tmp_path, STARTS, fits)

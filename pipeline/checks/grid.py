@@ -10,6 +10,8 @@ from pipeline.errors import InputError
 
 # Bounds that keep integers within 64 bits and one sample within a machine's memory.
 MOST_POINTS, MOST_COMPONENTS = 10**9, 1000
+# Squares neither overflow nor vanish.
+LEAST_SCALE, MOST_SIZE = 1e-150, 1e150
 CELL_KEYS = ("mixture", "observed", "model", "sample_size", "init", "algorithm")
 
 
@@ -27,6 +29,12 @@ def check_mixture(key: str, mixture: dict[str, Any]) -> None:
         refuse(f"{key}.weights", f"{weights} (sum {math.fsum(weights):.12g})", "a sum of 1")
     if not all(scale > 0 for scale in scales):
         refuse(f"{key}.scales", scales, "positive numbers (standard deviations)")
+    if not all(LEAST_SCALE <= scale <= MOST_SIZE for scale in scales):
+        allowed = f"standard deviations from {LEAST_SCALE:g} to {MOST_SIZE:g}"
+        refuse(f"{key}.scales", scales, f"{allowed}, whose squares are numbers too")
+    if not all(abs(mean) <= MOST_SIZE for mean in means):
+        allowed = f"numbers from {-MOST_SIZE:g} to {MOST_SIZE:g}"
+        refuse(f"{key}.means", means, f"{allowed}, whose squares are numbers too")
     choice(f"{key}.allocation", mixture["allocation"], ALLOCATIONS)
 
 

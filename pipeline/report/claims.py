@@ -9,10 +9,11 @@ import pandas as pd
 
 from pipeline.statistics.claims import VERDICTS
 from pipeline.statistics.evidence import is_share
-from pipeline.statistics.presentation import MISSING, minus
+from pipeline.statistics.presentation import MISSING, digits_apart, minus
 from pipeline.tables import LABELS
 
 MOST_ROWS = 20  # of one claim
+DIGITS = 10  # significant ones, where they tell an interval from the claimed region
 WORST_FIRST = ("refuted", "inconclusive", "supported")
 
 
@@ -63,7 +64,7 @@ def claims_of(claims: pd.DataFrame, slopes: pd.DataFrame) -> list[Claim]:
                 text=first["claim"],
                 source=first["source"],
                 statistic=_statistic(first, slopes),
-                region=_region(first["region_low"], first["region_high"]),
+                region=_region(first["region_low"], first["region_high"], _digits(shown, DIGITS)),
                 verdict=first["claim_verdict"],
                 evidence=tuple(_evidence(row) for row in shown.to_dict("records")),
                 left_out=len(rows) - len(shown),
@@ -93,14 +94,16 @@ def _evidence(row: dict[str, Any]) -> Evidence:
     share = pd.notna(row["statistic"]) and is_share(row["statistic"])
     low, high = row["low"], row["high"]
     step = high - low if math.isfinite(high - low) and high > low else math.nan
-    measured = number(row["estimate"], step)
+    least = _digits(pd.DataFrame([row]), 2)
+    measured = number(row["estimate"], step, least)
     if pd.notna(low) and pd.notna(high):
-        ends = f"{number(low, step)} to {number(high, step)}"
+        ends = f"{number(low, step, least)} to {number(high, step, least)}"
         sampled = f", {100 * row['level']:.6g} % interval {ends}"
         exact = f" ({ends} with the numerical error; there is no sampling error)"
         measured += exact if row["n"] == 1 and not share else sampled
-    if row["n"] > 1:
-        measured += f", from {row['n']:.4g} {'independent fits' if share else 'replicates'}"
+    if 1 < row["n"] < math.inf:
+        units = f"{row['n']:{',.0f' if row['n'] >= 1e3 else '.4g'}}"
+        measured += f", from {units} {'independent fits' if share else 'replicates'}"
     return Evidence(where or "all cells", measured, row["verdict"], row["reason"])
 
 
@@ -108,19 +111,29 @@ def _size(size: float) -> str:
     return "\N{INFINITY}" if math.isinf(size) else f"{size:.0f}"
 
 
-def _region(low: float, high: float) -> str:
+def _region(low: float, high: float, digits: int) -> str:
+    least, most = number(low, least=digits), number(high, least=digits)
     if math.isinf(low):
-        return f"at most {number(high)}"
-    return f"at least {number(low)}" if math.isinf(high) else f"{number(low)} to {number(high)}"
+        return f"at most {most}"
+    return f"at least {least}" if math.isinf(high) else f"{least} to {most}"
 
 
-def number(value: float, step: float = math.nan) -> str:
-    """Write a number with three digits from the order of `step`; all its digits without one."""
+def _digits(rows: pd.DataFrame, least: int) -> int:
+    """Return how many digits tell what was measured from the claimed region."""
+    measured, claimed = rows[["estimate", "low", "high"]], rows[["region_low", "region_high"]]
+    return digits_apart(measured.to_numpy().ravel(), claimed.to_numpy()[0], least)
+
+
+def number(value: float, step: float = math.nan, least: int = 2) -> str:
+    """Write a number with three digits from the order of `step`; with 10 of its own without one.
+
+    `least` is how many digits it has at least.
+    """
     if pd.isna(value):
         return MISSING
     if math.isinf(value):
         return minus(f"{'-' if value < 0 else ''}\N{INFINITY}")
-    digits = 10
+    digits = DIGITS
     if value and step > 0:
         digits = math.floor(math.log10(abs(value))) - math.floor(math.log10(step)) + 3
-    return minus(f"{value:.{min(max(digits, 2), 10)}g}")
+    return minus(f"{value:.{max(min(digits, DIGITS), least)}g}")

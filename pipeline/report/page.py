@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.console import counted
 from pipeline.core.outcomes import ADVICE
 from pipeline.plan import Plan
 from pipeline.report.claims import claims_of, verdict_counts
@@ -225,5 +226,5 @@ def _summary(convergence: pd.DataFrame) -> str:
         for outcome in OUTCOMES
         if (count := int(convergence[f"n_{outcome}"].sum()))
     ]
-    cells = f"{len(convergence):,} cell{'s' if len(convergence) != 1 else ''}"
-    return f"{cells}, {n_fits:,} fit{'s' if n_fits != 1 else ''}. Outcomes: {', '.join(ends)}."
+    cells = counted(len(convergence), "cell")
+    return f"{cells}, {counted(n_fits, 'fit')}. Outcomes: {', '.join(ends)}."

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.plan import Cell
-from pipeline.statistics.presentation import MISSING, minus, rounded
+from pipeline.statistics.presentation import MISSING, minus, rounded, whole, whole_interval
 from pipeline.tables import LABELS, OUTCOMES, parameter_columns
 
 # What the page says of a comparison; comparisons.parquet has more.
@@ -76,12 +76,16 @@ def _statistic(rows: pd.DataFrame, name: str, error: str | None = None) -> list[
 
 
 def _ranges(lows: pd.Series, highs: pd.Series) -> list[str]:
-    """Return pairs of numbers of iterations; a dash where neither is known."""
+    """Return pairs of numbers; a dash where neither is known."""
     pairs = zip(lows, highs, strict=True)
     return [
         MISSING if pd.isna(low) and pd.isna(high) else f"{rounded(low)} to {rounded(high)}"
         for low, high in pairs
     ]
+
+
+def _counts(lows: pd.Series, highs: pd.Series) -> list[str]:
+    return [whole_interval(low, high) for low, high in zip(lows, highs, strict=True)]
 
 
 def outcomes_table(cells: Sequence[Cell], rows: pd.DataFrame) -> Table:
@@ -100,9 +104,9 @@ def outcomes_table(cells: Sequence[Cell], rows: pd.DataFrame) -> Table:
 def convergence_table(cells: Sequence[Cell], rows: pd.DataFrame) -> Table:
     """Tabulate iterations and final log-likelihood."""
     columns = [
-        ("median", _statistic(rows, "n_iter_median")),
-        ("its 95 % interval", _ranges(rows["n_iter_median_low"], rows["n_iter_median_high"])),
-        ("10 % to 90 %", _ranges(rows["n_iter_q10"], rows["n_iter_q90"])),
+        ("median", [whole(median) for median in rows["n_iter_median"]]),
+        ("its 95 % interval", _counts(rows["n_iter_median_low"], rows["n_iter_median_high"])),
+        ("10 % to 90 %", _counts(rows["n_iter_q10"], rows["n_iter_q90"])),
         ("expected running time", _statistic(rows, "expected_running_time")),
         ("mean", _statistic(rows, "log_likelihood_mean")),
         ("per observation", _statistic(rows, "mean_log_likelihood")),

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
+from pipeline.console import counted
 from pipeline.files import atomic_write, reading, write_text
 from pipeline.plan import Plan, read_plan
 from pipeline.stages import run
@@ -16,7 +17,8 @@ from pipeline.statistics.claims import check as check_claims
 from pipeline.statistics.claims import claims, claims_level, counts, sentences
 from pipeline.statistics.comparisons import comparisons, rule_comparisons
 from pipeline.statistics.curves import Curve, long_table
-from pipeline.statistics.presentation import latex, markdown, tables
+from pipeline.statistics.latex import latex
+from pipeline.statistics.presentation import markdown, tables
 from pipeline.statistics.profiles import (
     outcome_profiles,
     performance_profiles,
@@ -35,6 +37,7 @@ from pipeline.tables import (
     ROW_GROUP,
     STATISTICS,
     TRACES,
+    check_fits,
     check_parts,
     fits_columns,
     part_name,
@@ -56,6 +59,7 @@ def aggregate(folder: Path) -> None:
     check_claims(plan)
     columns = fit_columns(plan, fits_columns(folder, plan))
     fits = read_fits(folder, [*columns, "fit_id", "sample_scale"])
+    check_fits(folder, plan, fits)
     beside = derived(fits, plan)
     with atomic_write(folder / "derived.parquet") as path:
         beside.to_parquet(path, index=False)
@@ -80,7 +84,8 @@ def aggregate(folder: Path) -> None:
     write_text(folder / "convergence.tex", latex(plan.title, shown))
     text = json.dumps(metrics(table) | counts(judged), indent=2, sort_keys=True, allow_nan=False)
     write_text(folder / "metrics.json", text + "\n")
-    log.info("aggregate: %d cells, %d fits", len(table), table["n_fits"].sum())
+    n_fits = int(table["n_fits"].sum())
+    log.info("aggregate: %s, %s", counted(len(table), "cell"), counted(n_fits, "fit"))
     for sentence in sentences(judged):
         log.info("%s", sentence)
 

@@ -15,6 +15,7 @@ from rich.filesize import decimal
 
 from pipeline.command import run_command
 from pipeline.config import compose
+from pipeline.console import counted
 from pipeline.errors import InputError
 from pipeline.locks import alone_in
 from pipeline.plan import Plan, write_plan
@@ -42,7 +43,8 @@ def planned(config: dict[str, Any], folder: Path, overrides: Sequence[str]) -> P
         log.info("%s", remark)
     _check_space(result, folder)
     n_fits = sum(cell.replicates * cell.starts for cell in result.cells)
-    log.info("plan: %s: %d cells, %d fits", result.experiment, len(result.cells), n_fits)
+    n_cells = counted(len(result.cells), "cell")
+    log.info("plan: %s: %s, %s", result.experiment, n_cells, counted(n_fits, "fit"))
     return result
 
 

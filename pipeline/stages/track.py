@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline import runs, tracking, views
+from pipeline.console import counted
 from pipeline.errors import InputError, TrackingError
 from pipeline.files import write_text
 from pipeline.plan import FILE, Cell, Plan, digest, read_plan
@@ -81,9 +82,9 @@ def track(folder: Path, workspace: str = ".", copy: str = "") -> None:
         raise TrackingError(f"{error}; {remedy}") from error
     write_text(folder / LINKS, links_page(plan, tracked))
     log.info(
-        "track: %s: %d runs written, %d unchanged, %d deleted; open %s%s",
+        "track: %s: %s written, %d unchanged, %d deleted; open %s%s",
         plan.experiment,
-        tracked.written,
+        counted(tracked.written, "run"),
         tracked.unchanged,
         tracked.deleted,
         tracked.experiment_url,

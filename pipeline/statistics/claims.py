@@ -18,10 +18,12 @@ from pipeline.errors import InputError
 from pipeline.plan import Plan, matches
 from pipeline.statistics.cells import convergence, fit_columns
 from pipeline.statistics.evidence import Interval, cell_interval, slope_interval
+from pipeline.statistics.presentation import digits_apart
 from pipeline.statistics.sizes import is_share
 from pipeline.statistics.slopes import groups
 from pipeline.tables import LABELS, fits_schema
 
+DIGITS = 5  # significant ones of a sentence, where they tell an interval from the claimed region
 VERDICTS = ("supported", "refuted", "inconclusive")
 
 
@@ -174,10 +176,13 @@ def sentences(table: pd.DataFrame) -> Iterator[str]:
         said = rows["claim_verdict"].iloc[0]
         row = rows[rows["verdict"] == said].iloc[0]
         where = row["cell"] if pd.notna(row["cell"]) else f"slope {row['slope']}"
-        number = f"{row['estimate']:.5g}"
-        if not row["reason"]:
-            number += f" [{row['low']:.5g}, {row['high']:.5g}]"
-        claimed = f"claimed [{row['region_low']:.5g}, {row['region_high']:.5g}]"
+        measured = [row[name] for name in ("estimate", "low", "high")]
+        region_ends = [row[name] for name in ("region_low", "region_high")]
+        digits = digits_apart(measured, region_ends, DIGITS)
+        number, low, high = (f"{value:.{digits}g}" for value in measured)
+        if pd.notna(row["low"]) and pd.notna(row["high"]):
+            number += f" [{low}, {high}]"
+        claimed = "claimed [{}, {}]".format(*(f"{end:.{digits}g}" for end in region_ends))
         which = f"{(rows['verdict'] == said).sum()} of {len(rows)}, " if len(rows) > 1 else ""
         because = f"; {row['reason']}" if row["reason"] else ""
         yield f"claim {name}: {said} ({which}{where}: {number}, {claimed}{because})"

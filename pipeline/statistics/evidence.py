@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from pipeline.console import counted
 from pipeline.core.mixture import mixture_standard_deviation
 from pipeline.core.starts import INITS
 from pipeline.plan import Cell, Plan
@@ -78,7 +79,7 @@ def cell_interval(
         exact = intervals.clopper_pearson(value, n, level)
         return Interval(value, mcse, low, high, n, exact=exact)
     if replicates < intervals.FEWEST_REPLICATES:
-        few = f"{replicates} replicates; allowed: at least {intervals.FEWEST_REPLICATES}"
+        few = f"{counted(replicates, 'replicate')}; allowed: at least {intervals.FEWEST_REPLICATES}"
         return Interval(value, mcse, n=float(replicates), reason=few)
     if own and not (math.isfinite(value) and f"{statistic}_mcse" in row):
         return _from_table(row, statistic, value, replicates)
@@ -139,7 +140,7 @@ def slope_interval(
         total = line["n_points"] + line["n_left_out"]
         return Interval(value, error, reason=f"{line['n_left_out']} of {total} points left out")
     if line["n_points"] < FEWEST_POINTS:
-        few = f"{line['n_points']} points; allowed: at least {FEWEST_POINTS}"
+        few = f"{counted(line['n_points'], 'point')}; allowed: at least {FEWEST_POINTS}"
         return Interval(value, error, reason=few)
     statistic = line["statistic"]
     random = [place for place in positions if not _deterministic(plan.cells[place], plan)]
@@ -151,7 +152,8 @@ def slope_interval(
         behind = int(table.loc[place, fits_behind(statistic)])
         replicates = min(replicates, -(-behind // plan.cells[place].starts))
     if replicates < intervals.FEWEST_REPLICATES:
-        few = f"{replicates} replicates at a point; allowed: at least {intervals.FEWEST_REPLICATES}"
+        number = counted(int(replicates), "replicate")
+        few = f"{number} at a point; allowed: at least {intervals.FEWEST_REPLICATES}"
         return Interval(value, error, n=replicates, reason=few)
     if not error > 0.0:
         return Interval(value, error, n=replicates, reason="it has no standard error")

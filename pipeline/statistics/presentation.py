@@ -1,7 +1,10 @@
-"""Statistics as tables for people, in Markdown and LaTeX: few columns, rounded to the MCSE."""
+"""Statistics as tables for people, and in Markdown: few columns, rounded to the MCSE."""
 
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +13,7 @@ import pandas as pd
 from pipeline.tables import LABELS, OUTCOMES
 
 MISSING = "–"
+EVERY_DIGIT = 17  # of a float64: different numbers differ in them
 PARAMETER = re.compile(r"true_((?:weight|mean|scale)_\d+)")
 MEASURES = {"bias": "bias", "empirical_se": "empirical SE", "rmse": "RMSE", "coverage": "coverage"}
 DISTANCES = {
@@ -20,8 +24,10 @@ DISTANCES = {
 }
 BRACKETS = f"In brackets the Monte-Carlo standard error. {MISSING}: does not exist."
 NOTE = (
-    f"{BRACKETS} Measures are over all fits with a finite estimate; those over converged fits "
-    "alone, and every other column, unrounded, are in convergence.csv."
+    f"{BRACKETS} Bias, empirical SE and RMSE are over all fits with a finite estimate; coverage is "
+    "over those of them with standard errors, and distances over those with all four: columns "
+    '"without" count the others. The same over converged fits alone, and every other column, '
+    "unrounded, are in convergence.csv."
 )
 OUTCOMES_NOTE = (
     "The estimate of a fit that failed is its last finite iterate, so that only fits without one "
@@ -33,21 +39,6 @@ ITERATIONS_NOTE = (
     f"number of converged ones. An end {MISSING} of an interval is beyond the iterations allowed."
 )
 MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~&$])")
-LATEX = str.maketrans(
-    {
-        "\\": r"\textbackslash{}",
-        **{character: f"\\{character}" for character in "&%$#_{}"},
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "|": r"\textbar{}",
-        **{character: f"{{{character}}}" for character in "[]*"},  # after a row's end: its options
-        MISSING: "--",
-        "\N{MINUS SIGN}": "$-$",
-        "\N{INFINITY}": r"$\infty$",
-    }
-)
 
 
 class Listing(NamedTuple):
@@ -64,7 +55,8 @@ def rounded(value: Any, mcse: Any = None) -> str:
     """Round for reading: to two digits of the Monte-Carlo standard error, given in brackets.
 
     Without a standard error (one replicate, or a quantity that does not vary): four significant
-    digits and no brackets. A missing value is a dash, an infinite one ∞.
+    digits, all those before the point, and no brackets. A missing value is a dash, an infinite
+    one ∞. Very large and very small numbers are written with a power of ten.
 
     Examples
     --------
@@ -72,6 +64,8 @@ def rounded(value: Any, mcse: Any = None) -> str:
     '0.123 (0.046)'
     >>> rounded(12345.678, 321)
     '12350 (320)'
+    >>> rounded(1.5e-9, 1e-9)
+    '1.5e−09 (1.0e−09)'
     >>> rounded(12.34567)
     '12.35'
     """
@@ -80,15 +74,50 @@ def rounded(value: Any, mcse: Any = None) -> str:
     if np.isinf(value):
         return minus(f"{'-' if value < 0 else ''}\N{INFINITY}")
     if mcse is None or pd.isna(mcse) or not 0 < mcse < np.inf:
-        return minus(f"{value:.4g}")
+        return minus(f"{value + 0.0:{'.0f' if 1e3 <= abs(value) < 1e9 else '.4g'}}")
     # Of the error as it is shown: 0.0996 is 0.10.
-    decimals = 1 - int(np.floor(np.log10(float(f"{mcse:.1e}"))))
-    if not -4 <= decimals <= 8:
-        size = int(np.floor(np.log10(abs(value)))) if value else -decimals
-        return minus(f"{value:.{min(max(size + decimals + 1, 1), 17)}g} ({mcse:.2g})")
-    value, mcse = round(float(value), decimals), round(float(mcse), decimals)
-    decimals = max(decimals, 0)
-    return minus(f"{value:.{decimals}f} ({mcse:.{decimals}f})")
+    shown = f"{mcse:.1e}"
+    decimals = 1 - int(shown.partition("e")[2])
+    if -4 <= decimals <= 8:
+        shown = f"{round(Decimal(float(mcse)), decimals):.{max(decimals, 0)}f}"
+    return minus(f"{_ending_at(decimals, float(value))} ({shown})")
+
+
+def _ending_at(decimals: int, value: float) -> str:
+    """Write a number to the place 10^-decimals, as far as a float64 has digits."""
+    exact = Decimal(value)
+    if exact:
+        decimals = min(decimals, sys.float_info.dig - 1 - exact.adjusted())
+    near = round(exact, decimals)
+    size = near.adjusted()
+    if not near:  # no minus sign before a zero
+        return f"{0:.{decimals}f}" if 0 <= decimals <= 8 else "0"
+    if decimals < -4 or (decimals > 8 and size < -4):
+        return f"{near.scaleb(-size):.{size + decimals}f}e{size:+03d}"
+    return f"{near:.{max(decimals, 0)}f}"
+
+
+def whole(value: float, spec: str = "") -> str:
+    """Write a count, or a quantile of counts, with all its digits; `spec` "," groups them."""
+    if pd.isna(value):
+        return MISSING
+    return "\N{INFINITY}" if np.isinf(value) else f"{value:{spec}.0f}"
+
+
+def whole_interval(low: float, high: float, spec: str = "") -> str:
+    """Write an interval of counts; an end that the budget does not let see is a dash."""
+    if pd.isna(low) and pd.isna(high):
+        return MISSING
+    return f"{whole(low, spec)} to {whole(high, spec)}"
+
+
+def digits_apart(numbers: Iterable[float], others: Iterable[float], least: int) -> int:
+    """Return how many significant digits tell the ones from the others, at least `least`."""
+    pairs = [(a, b) for a, b in product(numbers, others) if a < b or a > b]
+    for digits in range(least, EVERY_DIGIT):
+        if all(f"{a:.{digits}g}" != f"{b:.{digits}g}" for a, b in pairs):
+            return digits
+    return EVERY_DIGIT
 
 
 def minus(text: str) -> str:
@@ -121,7 +150,7 @@ def tables(convergence: pd.DataFrame) -> list[Listing]:
             found.append(_parameter(convergence, match[1]))
     if set(DISTANCES) <= set(convergence):
         columns = {text: _column(convergence, name) for name, text in DISTANCES.items()}
-        columns |= {"without": _whole(convergence["n_distances_missing"])}
+        columns |= {"without": _counts(convergence["n_distances_missing"])}
         found.append(
             _listing("Distances of the fitted from the true density", convergence, columns)
         )
@@ -129,12 +158,12 @@ def tables(convergence: pd.DataFrame) -> list[Listing]:
 
 
 def _outcomes(convergence: pd.DataFrame) -> Listing:
-    columns = {"fits": _whole(convergence["n_fits"])}
+    columns = {"fits": _counts(convergence["n_fits"])}
     for outcome in OUTCOMES:
         counts = convergence[f"n_{outcome}"]
         if counts.any():
-            columns[outcome.replace("_", " ")] = _whole(counts)
-    columns["no finite iterate"] = _whole(convergence["n_missing"])
+            columns[outcome.replace("_", " ")] = _counts(counts)
+    columns["no finite iterate"] = _counts(convergence["n_missing"])
     matched = convergence.filter(regex="^true_").notna().any(axis=1)
     if matched.any():
         counts = convergence["n_relabelled"].where(matched)
@@ -154,9 +183,13 @@ def _iterations(convergence: pd.DataFrame) -> Listing:
     }
     columns = {}
     for name, text in names.items():
-        columns[text] = _column(convergence, name)
+        counted = name.startswith("n_iter")
+        columns[text] = (
+            [whole(value) for value in convergence[name]] if counted else _column(convergence, name)
+        )
         if name == "n_iter_median":
-            columns["its 95 % interval"] = _intervals(convergence, name)
+            ends = zip(convergence[f"{name}_low"], convergence[f"{name}_high"], strict=True)
+            columns["its 95 % interval"] = [whole_interval(low, high) for low, high in ends]
     caption = "Iterations (quantiles), map evaluations and final log-likelihood"
     return _listing(caption, convergence, columns, ITERATIONS_NOTE)
 
@@ -166,10 +199,12 @@ def _parameter(convergence: pd.DataFrame, name: str) -> Listing:
     for measure, text in MEASURES.items():
         if f"{measure}_{name}" in convergence:
             columns[text] = _column(convergence, f"{measure}_{name}")
+    if f"coverage_{name}" in convergence:
+        columns["without SE"] = _counts(convergence["n_wald_missing"])
     return _listing(f"Estimates of {name}", convergence, columns)
 
 
-def _whole(counts: pd.Series) -> list[str]:
+def _counts(counts: pd.Series) -> list[str]:
     return [str(count) for count in counts]
 
 
@@ -177,15 +212,6 @@ def _column(convergence: pd.DataFrame, name: str) -> list[str]:
     """Return a column rounded, with its standard error where the table has one."""
     errors = convergence.get(f"{name}_mcse", pd.Series(np.nan, convergence.index))
     return [rounded(value, mcse) for value, mcse in zip(convergence[name], errors, strict=True)]
-
-
-def _intervals(convergence: pd.DataFrame, name: str) -> list[str]:
-    """Return a column's intervals; an end that the budget does not let see is a dash."""
-    ends = zip(convergence[f"{name}_low"], convergence[f"{name}_high"], strict=True)
-    return [
-        MISSING if pd.isna(low) and pd.isna(high) else f"{_label(low)} to {_label(high)}"
-        for low, high in ends
-    ]
 
 
 def _listing(
@@ -201,11 +227,7 @@ def _listing(
 
 
 def _label(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    if pd.isna(value):
-        return MISSING
-    return "\N{INFINITY}" if np.isinf(value) else f"{value:.0f}"
+    return value if isinstance(value, str) else whole(value)
 
 
 def markdown(title: str, listings: Sequence[Listing]) -> str:
@@ -234,42 +256,3 @@ def markdown(title: str, listings: Sequence[Listing]) -> str:
 
 def _in_markdown(text: str) -> str:
     return MARKDOWN.sub(r"\\\1", " ".join(text.split()))
-
-
-def latex(title: str, listings: Sequence[Listing]) -> str:
-    r"""Return tables for ``\input`` into a LaTeX document, with booktabs' rules.
-
-    They are long tables, which may go on over pages.
-    """
-    lines = [r"% In the preamble: \usepackage{booktabs, longtable}", f"% {NOTE}"]
-    for listing in listings:
-        n_values = len(listing.header) - listing.n_labels
-        sentences = f"{listing.note} {BRACKETS}".strip()
-        end = "" if title.endswith(("?", "!", ".")) else "."
-        caption = f"{_in_latex(title)}{end} {_in_latex(listing.caption)}. {_in_latex(sentences)}"
-        lines += [
-            "",
-            rf"\begin{{longtable}}{{@{{}}{'l' * listing.n_labels}{'r' * n_values}@{{}}}}",
-            rf"\caption{{{caption}}}\\",
-            r"\toprule",
-            _latex_row(listing.header),
-            r"\midrule",
-            r"\endfirsthead",
-            r"\toprule",
-            _latex_row(listing.header),
-            r"\midrule",
-            r"\endhead",
-            r"\bottomrule",
-            r"\endlastfoot",
-            *(_latex_row(row) for row in listing.rows),
-            r"\end{longtable}",
-        ]
-    return "\n".join(lines) + "\n"
-
-
-def _latex_row(row: Sequence[str]) -> str:
-    return " & ".join(_in_latex(text) for text in row) + r" \\"
-
-
-def _in_latex(text: str) -> str:
-    return " ".join(text.split()).translate(LATEX)

@@ -23,7 +23,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from pipeline.command import EXIT_ERROR, run_command
-from pipeline.console import console, show
+from pipeline.console import console, counted, show
 from pipeline.errors import InputError
 from pipeline.locks import Locks
 from pipeline.plan import FILE, read_plan
@@ -185,7 +185,9 @@ def verify(found: Sequence[Entry], page: Console) -> int:
                 show(page, told, soft_wrap=True)
     after = "; the next run computes them again" if n_damaged else ""
     unread = f"; {n_unread:,} could not be read" if n_unread else ""
-    line = f"{n_read:,} blocks read, {n_damaged:,} damaged{after}{unread}{_leftovers(found)}"
+    line = (
+        f"{counted(n_read, 'block')} read, {n_damaged:,} damaged{after}{unread}{_leftovers(found)}"
+    )
     show(page, line, soft_wrap=True)
     return EXIT_ERROR if n_damaged + n_unread else 0
 

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from pipeline.config import compose
 from pipeline.errors import InputError
 from pipeline.planning import make_plan
 from pipeline.stages.aggregate import aggregate
-from pipeline.statistics.claims import check, claims, claims_level, counts, verdict
+from pipeline.statistics.claims import check, claims, claims_level, counts, sentences, verdict
 from pipeline.statistics.slopes import slopes
 from pipeline.tables import OUTCOMES
 from tests.factories import make_study, write_study
@@ -120,7 +121,7 @@ def test_weak_evidence_is_inconclusive_whatever_it_seems_to_say():
     assert verdicts(hundred, **good) == ["supported"]
     for objection, plan, columns in (
         ("29 replicates", plan_of("replicates=29", claims=[claim]), good),
-        ("1 replicates", plan_of("replicates=1", claims=[claim]), good),
+        ("1 replicate; ", plan_of("replicates=1", claims=[claim]), good),
         ("do not differ", hundred, good | {"rmse_mean_0_mcse": 0.0}),
         ("do not differ", hundred, good | {"rmse_mean_0_mcse": math.nan}),
         ("no finite value", hundred, good | {"rmse_mean_0": math.nan}),
@@ -456,6 +457,44 @@ def test_aggregate_refutes_what_is_wrong_and_supports_what_is_true(tmp_path, cap
     }
     assert set(OUTCOMES) <= {name.removeprefix("n_") for name in metrics}
     assert len(pd.read_parquet(tmp_path / "slopes.parquet")) == 0
+
+
+def said(**row):
+    """Return the line on a claim of one cell, and its numbers in brackets."""
+    row = {"name": "c", "cell": "x", "slope": None, "reason": "", "claim_verdict": "", **row}
+    (line,) = sentences(pd.DataFrame([{**row, "verdict": row["claim_verdict"]}]))
+    return line
+
+
+@pytest.mark.parametrize("gap", [1e-3, 1e-6, 1e-9, 1e-13, 2.0**-53])
+def test_a_line_shows_what_tells_the_interval_from_the_region(gap):
+    """Just above the region, by `gap`: as written the interval lies above it too."""
+    edge = 0.65674
+    line = said(
+        claim_verdict="refuted", estimate=edge + 1.5 * gap, low=edge + gap, high=edge + 2 * gap,
+        region_low=edge - 1e-9, region_high=edge,
+    )  # fmt: skip
+    shown = re.findall(r"\[(\S+), (\S+)\]", line)
+    (low, _), (_, end) = (tuple(map(float, pair)) for pair in shown)
+    assert low > end
+    assert all(len(number) <= 19 for pair in shown for number in pair)
+
+
+def test_a_line_has_five_digits_where_these_tell():
+    line = said(
+        claim_verdict="supported", estimate=1 / 3, low=0.25, high=0.4123456,
+        region_low=-math.inf, region_high=0.5,
+    )  # fmt: skip
+    assert line == "claim c: supported (x: 0.33333 [0.25, 0.41235], claimed [-inf, 0.5])"
+
+
+def test_a_line_without_a_verdict_has_its_interval_and_its_reason():
+    row = {"claim_verdict": "inconclusive", "estimate": 0.9, "region_low": 0.85, "region_high": 1.0}
+    reason = "the interval is neither inside the claimed region nor outside"
+    line = said(**row, low=0.8, high=0.95, reason=reason)
+    assert line == f"claim c: inconclusive (x: 0.9 [0.8, 0.95], claimed [0.85, 1]; {reason})"
+    none = said(**row, low=math.nan, high=math.nan, reason="1 replicate; allowed: at least 5")
+    assert "(x: 0.9, claimed [0.85, 1]; 1 replicate; allowed" in none
 
 
 def test_a_claim_of_nothing_stops_the_run_before_it_writes(tmp_path):
