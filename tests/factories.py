@@ -197,9 +197,15 @@ def _fit_row(
         **last,
         "sample_scale": points.std(),
         "rate_observed": np.nan,
-        "rate_theory": np.nan,
+        "rate_theory": _rate(rows) if outcome == "converged" else np.nan,
         "compression_error_bound": 0.0,
     }
+
+
+def _rate(rows: list[dict[str, Any]]) -> float:
+    """Return the factor by which the last iteration shrank the map residual."""
+    steps = [row["map_residual"] for row in rows[-2:]]
+    return steps[1] / steps[0] if len(rows) > 2 else np.nan
 
 
 def _table(rows: list[dict[str, Any]], plan: Plan) -> pd.DataFrame:

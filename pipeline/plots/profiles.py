@@ -208,11 +208,11 @@ def _runtime(group: Group, kind: str, label: str, target_label: str) -> Figure |
         )
         for target, style in styles.items()
     ]
-    last = table[table["target"].isin(targets)].groupby(["cell", "target"])["share"].last()
+    last = table[table["target"].isin(targets)].groupby(["cell", "target"]).last()
     cells = [cell for panel in panels for cell in panel.cells.values()]
     figure.note(FURTHER[kind], when=len(targets) > 1)
-    lacking = _lacking(group, kind, cells, targets[0])
-    figure.note(lacking, when=lacking != "" and bool((last < 1.0).any()))
+    lacking = _lacking(group, kind, cells, targets[0], (last["n_unknown"] / last["n"]).max())
+    figure.note(lacking, when=lacking != "" and bool((last["share"] < 1.0).any()))
     figure.note(
         f"Of {few + left_out} targets {few} {'is' if few == 1 else 'are'} drawn.",
         when=left_out > 0,
@@ -222,10 +222,18 @@ def _runtime(group: Group, kind: str, label: str, target_label: str) -> Figure |
     return arrange(figure, panels, group.title + group.recorded_remark(cells), handles)
 
 
-def _lacking(group: Group, kind: str, cells: Sequence[Cell], target: float) -> str:
-    """Say what became of the fits that never came as near as the smallest target."""
+def _lacking(group: Group, kind: str, cells: Sequence[Cell], target: float, unknown: float) -> str:
+    """Say what became of the fits that never came as near as the smallest target.
+
+    `unknown` is the largest share of a curve's fits of which nobody knows.
+    """
     if kind == "distance_to_fixed_point":
-        return "What a curve lacks to 100 % did not converge."
+        if not unknown:
+            return "What a curve lacks to 100 % did not converge."
+        return (
+            f"What a curve lacks to 100 % failed or is not known: up to {100.0 * unknown:.0f} % of "
+            "its fits were cut off, or stopped farther from their fixed point than the distance."
+        )
     fits = group.recorded_fits(cells)
     failed, converged = fits["outcome"].isin(FAILURES), fits["outcome"] == "converged"
     reasons = {

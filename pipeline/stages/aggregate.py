@@ -24,6 +24,7 @@ from pipeline.statistics.profiles import (
     performance_profiles,
     rivals,
     target_profiles,
+    untold_targets,
 )
 from pipeline.statistics.recorded import ends_of_cells, recorded
 from pipeline.statistics.references import derived
@@ -112,6 +113,13 @@ def write_curves(folder: Path, plan: Plan, fits: pd.DataFrame, beside: pd.DataFr
         group = recorded(cell, plan, ends[position], column)
         profiles += target_profiles(group, cell.id, plan.config["targets"])
         bands += trajectories(group, cell.id, cell.starts)
+    untold = untold_targets(profiles)
+    if untold and (fits["outcome"] == "converged").any():
+        log.warning(
+            "targets.distance_to_fixed_point: got %s; no fit is known to have come so near, as all "
+            "that converged stopped farther away; remedy: a smaller schedule.stop.tolerance",
+            ", ".join(f"{target:g}" for target in untold),
+        )
     for kind, positions in rivals(plan):
         cells = [plan.cells[position] for position in positions]
         profiles += performance_profiles(cells, [ends[p] for p in positions], kind)

@@ -20,7 +20,7 @@ from pipeline.statistics.incidence import (
     observed,
     quantiles,
 )
-from pipeline.statistics.intervals import LEVEL, ratio_interval, share_interval
+from pipeline.statistics.intervals import LEVEL, Unseen, ratio_interval, share_interval
 from pipeline.statistics.measures import (
     CONVERGED,
     finite_fits,
@@ -198,8 +198,8 @@ def running_time(fits: pd.DataFrame, plan: Plan, level: float = LEVEL) -> pd.Dat
     -----
     A ratio of means over replicates: with E_r and C_r the sums over the starts of replicate r, the
     delta method gives MCSE = sqrt(R / (R - 1) sum_r (E_r - ERT C_r)^2) / sum_r C_r. The interval is
-    `intervals.ratio_interval`; where no fit converged it begins at what the upper limit of
-    `converged_share` allows, and has no end.
+    `intervals.ratio_interval`. The replicate that nobody saw has starts that all go on until
+    `max_iter` and fail, or that all converge for what the init costs.
     """
     before = evaluations_before_row_0(plan)[fits.index.get_level_values("position")]
     sums = pd.DataFrame(
@@ -222,18 +222,35 @@ def running_time(fits: pd.DataFrame, plan: Plan, level: float = LEVEL) -> pd.Dat
     correction = n_replicates / np.where(several, n_replicates - 1, 1)
     error = np.sqrt(correction * squares) / np.where(some, converged, 1.0)
     error = np.where(several, error, np.nan)
-    low, high = ratio_interval(ratio, error, n_replicates, level)
-    _, most = share_interval(0.0, 0.0, n_fits, n_replicates, level)
-    known = n_replicates > 1
+    first = np.cumsum(n_replicates) - n_replicates
+    unseen = _unseen_replicate(fits, np.cumsum(n_fits) - n_fits, by_cell.index, plan)
+    limits = ratio_interval(
+        sums["cost"].to_numpy(), sums["converged"].to_numpy(), first, unseen, level
+    )
+    low, high = (np.where(n_replicates > 1, limit, np.nan) for limit in limits)
     return pd.DataFrame(
         {
             "expected_running_time": ratio,
             "expected_running_time_mcse": error,
-            "expected_running_time_low": np.where(some | ~known, low, cost / n_fits / most),
-            "expected_running_time_high": np.where(some | ~known, high, np.inf),
+            "expected_running_time_low": low,
+            "expected_running_time_high": high,
         },
         by_cell.index,
     )
+
+
+def _unseen_replicate(
+    fits: pd.DataFrame, first: np.ndarray, position: pd.Index, plan: Plan
+) -> Unseen:
+    """Return what a replicate of each cell may cost: its starts within the budget.
+
+    An iteration costs the same in all fits of a cell; `first` is the first fit of each cell.
+    """
+    each = fits["map_evaluations"].to_numpy() / np.maximum(fits["n_iter"].to_numpy(), 1)
+    each = np.maximum.reduceat(each, first)
+    starts = np.array([cell.starts for cell in plan.cells], float)[position]
+    least = starts * evaluations_before_row_0(plan)[position]
+    return Unseen(least, starts, least + starts * plan.config["schedule"]["max_iter"] * each)
 
 
 def final_log_likelihood(fits: pd.DataFrame, finite: np.ndarray, plan: Plan) -> pd.DataFrame:

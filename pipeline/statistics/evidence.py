@@ -16,7 +16,7 @@ from pipeline.statistics.measures import DISTANCES
 from pipeline.statistics.sizes import COUNTED, fits_behind, is_share
 
 # Statistics that are never negative, and skewed.
-POSITIVE = ("rmse_", "mse_", "empirical_se_", "model_se_", "expected_running_time", *DISTANCES)
+POSITIVE = ("rmse_", "mse_", "empirical_se_", "model_se_", *DISTANCES)
 # The numerical error is of first order, in another norm, and of the parameters: a factor for that.
 NUMERICAL_MARGIN = 100.0
 REACHED = "reached_reference_share"
@@ -81,8 +81,8 @@ def cell_interval(
     if replicates < intervals.FEWEST_REPLICATES:
         few = f"{counted(replicates, 'replicate')}; allowed: at least {intervals.FEWEST_REPLICATES}"
         return Interval(value, mcse, n=float(replicates), reason=few)
-    if own and not (math.isfinite(value) and f"{statistic}_mcse" in row):
-        return _from_table(row, statistic, value, replicates)
+    if own:
+        return _from_table(row, statistic, value, mcse, replicates)
     if f"{statistic}_mcse" not in row:
         return Interval(value, n=float(replicates), reason="it has no standard error")
     if not mcse > 0.0:
@@ -93,14 +93,16 @@ def cell_interval(
     return Interval(value, mcse, *interval(value, mcse, replicates, level), float(replicates))
 
 
-def _from_table(row: pd.Series, statistic: str, value: float, replicates: int) -> Interval:
+def _from_table(
+    row: pd.Series, statistic: str, value: float, mcse: float, replicates: int
+) -> Interval:
     """Return the interval that the table itself has, made at the level of the claims.
 
     A quantile that the budget ended before may be anywhere above what is known.
     """
     low, high = float(row[f"{statistic}_low"]), float(row[f"{statistic}_high"])
     high = math.inf if math.isnan(high) else high
-    return Interval(value, math.nan, low, high, float(replicates))
+    return Interval(value, mcse, low, high, float(replicates))
 
 
 def _one_of_a_kind(cell: Cell) -> bool:

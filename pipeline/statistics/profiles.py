@@ -1,13 +1,13 @@
 """Runtime profiles: the share of fits that have got somewhere, against what was spent.
 
-The targets are the configuration's, not the best or worst that a study happened to see, so that a
-curve does not move when the budget does: Hansen, Auger, Ros, Mersmann, Tusar & Brockhoff (2021),
-"COCO: a platform for comparing continuous optimizers in a black-box setting". Performance profiles
-are those of Dolan & More (2002), "Benchmarking optimization software with performance profiles".
+The targets are the configuration's, not the best or worst that a study happened to see: Hansen,
+Auger, Ros, Mersmann, Tusar & Brockhoff (2021), "COCO: a platform for comparing continuous
+optimizers in a black-box setting". Performance profiles are those of Dolan & More (2002),
+"Benchmarking optimization software with performance profiles".
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,13 +33,19 @@ Reals = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 
-def _steps(curves: Incidence, labels: Sequence[Labels], x: Reals | None = None) -> Iterator[Curve]:
+def _steps(
+    curves: Incidence,
+    labels: Sequence[Labels],
+    x: Reals | None = None,
+    unknown: Sequence[int] | None = None,
+) -> Iterator[Curve]:
     """Give the times at which a share changes, and the last one, of every curve.
 
     Parameters
     ----------
     labels : of the C curves
     x : what the times stand for, themselves by default
+    unknown : how many fits of each curve may have had the event unseen, 0 by default
     """
     low, high = curves.limits()
     before = np.append(0.0, curves.share[:-1])
@@ -54,6 +60,7 @@ def _steps(curves: Incidence, labels: Sequence[Labels], x: Reals | None = None) 
         "low": low[kept],
         "high": high[kept],
         "n": curves.n_fits[curves.curve[kept]],
+        "n_unknown": np.array(unknown or [0] * len(labels), np.int64)[curves.curve[kept]],
     }
     ends = np.searchsorted(kept, curves.stop)
     for begin, end, label in zip(np.append(0, ends[:-1]), ends, labels, strict=True):
@@ -89,9 +96,9 @@ def _joined(ends: Sequence[Ends], name: str) -> Integers:
     return np.concatenate([getattr(each, name) for each in ends])
 
 
-def first_rows(group: Recorded, quantity: str, target: float) -> Integers:
-    """Return the first row of each fit that is within `target`, -1 where none is, (F,)."""
-    near = np.flatnonzero(group.distances[quantity] <= target)
+def first_rows(group: Recorded, distance: Reals, target: float) -> Integers:
+    """Return the first row of each fit whose distance, (T,), is within `target`; -1: none, (F,)."""
+    near = np.flatnonzero(distance <= target)
     place = np.searchsorted(near, group.first)
     row = np.append(near, -1)[place]
     return np.where(row < group.stop, row, -1)
@@ -101,28 +108,52 @@ def target_profiles(group: Recorded, cell: str, targets: dict[str, list[float]])
     """Give the share of a cell's recorded fits that have come within each target.
 
     A fit that `max_iter` cut off above a gap is censored there, near-singular or not: it might have
-    left the singularity. One that ended otherwise never reaches it. The distance to the fixed point
-    is that of a converged fit; others never reach it.
+    left the singularity. One that ended otherwise never reaches it.
+
+    The distance of a row to the fixed point is at most that to the last row and what that one has
+    left (`Ends.remaining`). Where a fit was cut off, or has more than the target left, nobody knows
+    when it came within it, if it did: it counts as one that did not, and in `n_unknown`.
     Without a recorded fit there is no curve.
     """
-    outcome = group.ends.outcome
-    if not len(outcome):
+    ends = group.ends
+    if not len(ends.outcome):
         return
-    cut = np.where(outcome == OUTCOMES.index("max_iter"), CENSORED, COMPETING)
-    missed = {GAP: cut, TO_FIXED_POINT: np.full(len(outcome), COMPETING)}
-    labels, times, causes = [], [], []
-    for quantity in (GAP, TO_FIXED_POINT):
+    cut, missed = ends.outcome == OUTCOMES.index("max_iter"), np.full(len(ends.outcome), COMPETING)
+    converged = ends.outcome == OUTCOMES.index("converged")
+    at_most = np.repeat(ends.remaining, group.stop - group.first)
+    at_most += group.distances[TO_FIXED_POINT]
+    labels, times, causes, unknown = [], [], [], []
+    for quantity, distance, otherwise in (
+        (GAP, group.distances[GAP], np.where(cut, CENSORED, COMPETING)),
+        (TO_FIXED_POINT, at_most, missed),
+    ):
         for target in targets[quantity]:
-            row = first_rows(group, quantity, target)
+            row = first_rows(group, distance, target)
+            untold = (cut | (converged & (row < 0))) & (quantity == TO_FIXED_POINT)
             for axis in AXES:
                 at = np.append(group.at[axis], 0)  # there may be no row at all
-                times.append(np.where(row < 0, group.ends.at(axis), at[row]))
-                causes.append(np.where(row < 0, missed[quantity], EVENT))
+                times.append(np.where(row < 0, ends.at(axis), at[row]))
+                causes.append(np.where(row < 0, otherwise, EVENT))
                 labels.append(_labels(cell, quantity, axis, target))
-    curve = np.repeat(np.arange(len(labels)), len(outcome))
-    replicate = np.tile(group.ends.replicate, len(labels))
+                unknown.append(int(untold.sum()))
+    curve = np.repeat(np.arange(len(labels)), len(ends.outcome))
+    replicate = np.tile(ends.replicate, len(labels))
     rows = observed(curve, replicate, np.concatenate(times), np.concatenate(causes))
-    yield from _steps(cumulative_incidence(rows), labels)
+    yield from _steps(cumulative_incidence(rows), labels, unknown=unknown)
+
+
+def untold_targets(curves: Iterable[Curve]) -> list[float]:
+    """Return the distances to the fixed point of which a study tells nothing, in their order.
+
+    No fit is known to have come so near, and some may have.
+    """
+    told: dict[float, bool] = {}
+    for curve in curves:
+        if curve.labels["kind"] == TO_FIXED_POINT:
+            target, columns = float(curve.labels["target"]), curve.columns
+            tells = bool(columns["share"][-1] > 0.0 or columns["n_unknown"][-1] == 0)
+            told[target] = told.get(target, False) or tells
+    return [target for target, tells in told.items() if not tells]
 
 
 def _costs(cells: Sequence[Ends], by_replicate: bool) -> tuple[Integers, Reals]:

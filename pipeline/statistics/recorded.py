@@ -35,7 +35,8 @@ class Ends(NamedTuple):
 
     `outcome` is the place in `OUTCOMES`. `map_evaluations` are those of the fit and of its init.
     `reference` is the log-likelihood that the fit is measured from, missing for one that is not
-    eligible, and `reached` whether it came there (see `references`).
+    eligible, and `reached` whether it came there (see `references`). `remaining` is how far, to
+    first order, the last row is from the fixed point (see `distance_left`).
     """
 
     replicate: Integers
@@ -46,16 +47,29 @@ class Ends(NamedTuple):
     sample_scale: Reals
     reference: Reals
     reached: NDArray[np.bool_]
+    remaining: Reals
 
     def at(self, axis: str) -> Integers:
         """Return where each fit ended on an axis."""
         return self.n_iter if axis == "iteration" else self.map_evaluations
 
 
+def distance_left(map_residual: Reals, rate: Reals) -> Reals:
+    """Return how far estimates are from their fixed points, to first order, in units.
+
+    map_residual / (1 - rate), exact for an error along the slowest direction and else too large
+    (see `cells.numerical_error`). Without a rate below 1 it is infinite: nobody knows; but 0 where
+    the map residual is.
+    """
+    contracts = rate < 1.0
+    left = map_residual / np.where(contracts, 1.0 - rate, 1.0)
+    return np.where(map_residual == 0.0, 0.0, np.where(contracts, left, np.inf))
+
+
 def ends_of_cells(fits: pd.DataFrame, beside: pd.DataFrame, plan: Plan) -> list[Ends]:
     """Return how the fits ended, cell by cell; `beside` is what `derived` gave for them."""
     names = ["cell", "replicate", "start", "outcome", "n_iter", "map_evaluations", "sample_scale"]
-    ordered = in_plan_order(fits[names], plan)
+    ordered = in_plan_order(fits[[*names, "map_residual", "rate_theory"]], plan)
     code, levels = pd.factorize(ordered["outcome"])
     outcome = np.array([OUTCOMES.index(level) for level in levels])[code]
     eligible = beside["log_likelihood_gap"].notna()
@@ -65,7 +79,11 @@ def ends_of_cells(fits: pd.DataFrame, beside: pd.DataFrame, plan: Plan) -> list[
     )
     spent = evaluations + evaluations_before_row_0(plan)[ordered["position"]]
     reached = beside["reached_reference"].to_numpy(bool)
-    columns = (replicate, start, outcome, n_iter, spent, scale.astype(float), reference, reached)
+    residual, rate = (ordered[name].to_numpy(float) for name in ("map_residual", "rate_theory"))
+    columns = (
+        replicate, start, outcome, n_iter, spent, scale.astype(float), reference, reached,
+        distance_left(residual, rate),
+    )  # fmt: skip
     bounds = np.searchsorted(ordered["position"], np.arange(len(plan.cells) + 1))
     return [_taken(Ends(*columns), slice(a, b)) for a, b in pairwise(bounds.tolist())]
 
@@ -147,6 +165,10 @@ def recorded(cell: Cell, plan: Plan, ends: Ends, column: Column) -> Recorded:
             np.maximum(to_truth, np.abs(values - true[place]) / units, out=to_truth)
     fixed = of_rows(ends.outcome == OUTCOMES.index("converged")) & ~np.isnan(to_end)
     distances[TO_FIXED_POINT] = np.where(fixed, to_end, np.inf)
+    # Hard assignments have no rate, and stand still at last.
+    stands = np.append(distances[TO_FIXED_POINT], np.inf)[np.maximum(stop - 2, first)] == 0.0
+    stands &= np.isinf(ends.remaining) & (lengths > 1)
+    ends = ends._replace(remaining=np.where(stands, 0.0, ends.remaining))
     if to_truth is not None:
         distances[TO_TRUTH] = np.where(np.isnan(to_truth), np.inf, to_truth)
     spent = column("map_evaluations") + plan.init_evaluations(cell)

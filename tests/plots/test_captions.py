@@ -298,9 +298,12 @@ def test_what_never_came_near_is_told_by_what_became_of_it(study):
     assert "lacks to 100 % failed." in caption(failed, name)
     cut = replace(far, fits=converged.assign(outcome="max_iter"))
     assert "lacks" not in caption(cut, name) and "censored" in caption(cut, name)
-    text = caption(short, "distance_to_fixed_point_profiles")
-    assert "lacks to 100 % did not converge." in text
-    assert "lacks" not in caption(whole, "distance_to_fixed_point_profiles")
+    name = "distance_to_fixed_point_profiles"
+    known = replace(short, profiles=short.profiles.assign(n_unknown=0))
+    assert "lacks to 100 % did not converge." in caption(known, name)
+    half = replace(short, profiles=table.assign(share=0.5, n_unknown=table["n"] // 2))
+    assert "lacks to 100 % failed or is not known: up to 50 % of its fits" in caption(half, name)
+    assert "lacks" not in caption(whole, name)
 
 
 # One fit

@@ -284,6 +284,16 @@ def test_a_cost_that_is_infinite_refutes_a_bound():
     assert verdicts(plan, **columns) == ["refuted"]
 
 
+def test_a_cost_is_judged_by_its_own_interval_that_knows_of_failures_unseen():
+    """One fit in a hundred costs 20,000 evaluations, and none of these did: 305 is the truth."""
+    plan = plan_of(
+        claims=[f"statistic: expected_running_time, at_most: {end}" for end in (152, 2000)]
+    )
+    columns = {"expected_running_time": 101.0, "expected_running_time_mcse": 1.0}
+    columns |= {"expected_running_time_low": 95.0, "expected_running_time_high": 1200.0}
+    assert verdicts(plan, **columns) == ["inconclusive", "supported"]
+
+
 def test_the_level_is_corrected_for_all_that_are_judged():
     plan = plan_of(claims=["statistic: bias_mean_0, at_most: 0"] * 4)
     assert claims_level(plan, table_of(plan)) == pytest.approx(1 - 0.05 / 4)

@@ -5,6 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from scipy.stats import beta
 
 from pipeline.statistics.incidence import (
     CENSORED,
@@ -14,7 +15,14 @@ from pipeline.statistics.incidence import (
     observed,
     quantiles,
 )
-from pipeline.statistics.intervals import NORMAL, effective_size, ratio_interval, wilson
+from pipeline.statistics.intervals import (
+    LEVEL,
+    NORMAL,
+    Unseen,
+    effective_size,
+    ratio_interval,
+    wilson,
+)
 
 
 def one_curve(time, cause, replicate=None, event=EVENT):
@@ -324,11 +332,62 @@ def test_effective_size():
     assert np.isnan(effective_size(0.5, 0.0, 5, 1))
 
 
-def test_ratio_interval_is_that_of_its_inverse():
-    low, high = ratio_interval(200.0, 30.0, 10**9)
-    assert low * high == pytest.approx(200.0**2)
-    assert high == pytest.approx(200.0 * math.exp(NORMAL * 0.15), rel=1e-6)
-    assert np.isnan(ratio_interval(200.0, math.nan, 1)).all()
+def limits_of(cost, successes, least, most, level=LEVEL):
+    """Return the limits of one cell with one start per replicate."""
+    unseen = Unseen(*(np.array([float(value)]) for value in (least, 1, most)))
+    cost, successes = np.asarray(cost, float), np.asarray(successes, float)
+    low, high = ratio_interval(cost, successes, np.array([0]), unseen, level)
+    return low.item(), high.item()
+
+
+@pytest.mark.parametrize(
+    ("failures", "n"), [(0, 10), (1, 10), (1, 100), (3, 30), (15, 30), (19, 20)]
+)
+def test_ratio_interval_of_failures_for_a_success_is_that_of_clopper_and_pearson(failures, n):
+    cost = np.repeat([1.0, 0.0], [failures, n - failures])
+    low, high = limits_of(cost, 1.0 - cost, 0.0, 1.0)
+    least = beta.ppf(0.025, failures, n - failures + 1) if failures else 0.0
+    most = beta.ppf(0.975, failures + 1, n - failures)
+    # The gamma distribution of three cumulants is not quite the exact one.
+    assert low / (1.0 + low) == pytest.approx(least, rel=0.01, abs=1e-60)
+    assert high / (1.0 + high) == pytest.approx(most, rel=0.01)
+
+
+@pytest.mark.parametrize("n", [10, 30, 100])
+def test_ratio_interval_is_the_quantile_of_randomly_weighted_ratios(n):
+    rng = np.random.default_rng(n)
+    successes = (np.arange(n) > n // 12).astype(float)
+    cost = np.where(successes > 0, rng.gamma(2.0, 50.0, n), 1500.0)
+    low, high = limits_of(cost, successes, 5.0, 2000.0)
+    weights = rng.exponential(size=(400_000, n + 1))
+    for end, unseen, portion in ((low, (5.0, 1.0), 0.025), (high, (2000.0, 0.0), 0.975)):
+        above = np.append(cost, unseen[0]), np.append(successes, unseen[1])
+        below = (weights @ above[0] <= end * (weights @ above[1])).mean()
+        beyond = min(below, 1.0 - below)
+        assert (below < 0.5) == (portion < 0.5)
+        # Three cumulants tell the probability of a tail to a factor of 2, and better of many.
+        assert abs(math.log(beyond / 0.025)) < (math.log(2.0) if n < 100 else 0.1)
+
+
+def test_ratio_interval_of_many_replicates_is_the_normal_one():
+    rng = np.random.default_rng(5)
+    successes = (rng.random(200_000) < 0.7).astype(float)
+    cost = rng.gamma(4.0, 25.0, len(successes))
+    ratio = cost.sum() / successes.sum()
+    half = NORMAL * np.sqrt(np.sum((cost - ratio * successes) ** 2)) / successes.sum()
+    low, high = limits_of(cost, successes, 0.0, 300.0)
+    assert low == pytest.approx(ratio - half, abs=0.03 * half)
+    assert high == pytest.approx(ratio + half, abs=0.03 * half)
+    scaled = limits_of(1e6 * cost, successes, 0.0, 3e8)
+    assert scaled == pytest.approx((1e6 * low, 1e6 * high), rel=1e-12)
+
+
+def test_ratio_interval_without_a_success_has_no_end():
+    low, high = limits_of(np.full(40, 9.0), np.zeros(40), 0.0, 100.0)
+    # Clopper & Pearson: at most this share converges. The replicate that does costs nothing.
+    most = 1.0 - 0.025 ** (1 / 40)
+    assert low == pytest.approx(9.0 * (1.0 - most) / most, rel=0.01)
+    assert high == math.inf
 
 
 def exactly(time, cause, event):
