@@ -4,11 +4,11 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from threading import Event
+from threading import Event, Semaphore
 from typing import Any, NamedTuple
 
 from pipeline.blocks import block_size, fit_block
@@ -67,8 +67,14 @@ def compute_block(
     locks: Locks,
     mapping: Mapping = map,
     use: Use | None = None,
+    turn: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> float | None:
     """Compute a block into the store, and use its rows.
+
+    Parameters
+    ----------
+    turn : callable
+        To be waited for before the fits, and given up after them.
 
     Returns
     -------
@@ -86,9 +92,11 @@ def compute_block(
             return 0.0
         if any(block.overlaps(other) for other in stored):
             return None
-        began = time.perf_counter()
-        rows = fit_block(plan, cell, samples(cell, block), block, mapping)
-        seconds = time.perf_counter() - began
+        with turn():
+            points = samples(cell, block)
+            began = time.perf_counter()
+            rows = fit_block(plan, cell, points, block, mapping)
+            seconds = time.perf_counter() - began
         write_block(folder, block, rows)
     if use:
         use(task, rows)
@@ -204,12 +212,23 @@ class AbandonedError(BaseException):
 
 @contextmanager
 def _threads(plan: Plan, samples: Samples, store: Path, use: Use | None) -> Iterator[Execute]:
-    """Yield what executes tasks on a pool of threads."""
+    """Yield what executes tasks on a pool of threads, of which `workers` fit at a time.
+
+    While a thread waits for the disk, or writes, another one fits.
+    """
     # The points of one large sample are shared out too.
     helpers = ThreadPoolExecutor(plan.workers)
-    pool = ThreadPoolExecutor(plan.workers)
+    pool = ThreadPoolExecutor(2 * plan.workers)
+    turns = Semaphore(plan.workers)
     locks = Locks(store)
     ended = Event()
+
+    @contextmanager
+    def turn() -> Iterator[None]:
+        with turns:
+            if ended.is_set():
+                raise AbandonedError
+            yield
 
     def mapping(function: Callable[[int], Any], items: Iterable[int]) -> Iterator[Any]:
         try:
@@ -220,7 +239,7 @@ def _threads(plan: Plan, samples: Samples, store: Path, use: Use | None) -> Iter
             raise
 
     def work(task: Task) -> float | None:
-        return compute_block(plan, task, samples, store, locks, mapping, use)
+        return compute_block(plan, task, samples, store, locks, mapping, use, turn)
 
     try:
         yield lambda tasks: _in_flight(pool, work, tasks, 2 * plan.workers)

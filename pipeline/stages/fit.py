@@ -2,8 +2,7 @@
 
 import logging
 from collections.abc import Iterable
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import closing
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from pipeline.blocks import block_size
@@ -30,18 +29,18 @@ def fit(folder: Path) -> None:
     plan = read_plan(folder)
     samples = written_samples(plan, folder)
     timings: list[tuple[str, float]] = []
-    with closing(_Parts(plan, folder)) as parts:
-        while parts.missing:
-            stored = complete(plan, samples, use=parts.take)
-            timings += stored.timings
-            # A block is read once, to be assembled; one that is damaged is computed again.
-            parts.assemble(stored.blocks)
+    parts = _Parts(plan, folder)
+    while parts.missing:
+        stored = complete(plan, samples, use=parts.take)
+        timings += stored.timings
+        # A block is read once, to be assembled; one that is damaged is computed again.
+        parts.assemble(stored.blocks)
     remove_other_parts(folder, plan)
     record_timings(folder, "fit", "block", timings)
 
 
 class _Parts:
-    """The parts of `fits/` and `traces/`, one of each per cell, written by a pool of threads.
+    """The parts of `fits/` and `traces/`, one of each per cell.
 
     Attributes
     ----------
@@ -58,27 +57,12 @@ class _Parts:
         measures = plan.config["measures"]
         self._fits = fits_schema(plan.n_components, plan.has_population, measures)
         self._traces = traces_schema(plan.n_components)
-        self._pool = ThreadPoolExecutor(plan.workers)
-        self._begun: set[Future[None]] = set()
-
-    def close(self) -> None:
-        """Let go of what is not begun: after an interruption nobody waits for it."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
 
     def take(self, task: Task, rows: Rows) -> None:
-        """Write the cells that a new block is the whole of, whose rows need not be read back.
-
-        While the pool writes and waits for the disk, the thread that fits goes on fitting; it
-        writes itself where the pool has enough: rows at hand take memory.
-        """
+        """Write the cells that a new block is the whole of, whose rows need not be read back."""
         for index in self._of_content[task.cell.content]:
             cell = self._plan.cells[index]
-            if task.block != (0, cell.replicates, 0, cell.starts):
-                continue
-            self._check({each for each in self._begun.copy() if each.done()})
-            if len(self._begun) < 2 * self._plan.workers:
-                self._begun.add(self._pool.submit(self._write, index, [rows]))
-            else:
+            if task.block == (0, cell.replicates, 0, cell.starts):
                 self._write(index, [rows])
 
     def assemble(self, blocks: dict[str, list[Block]]) -> None:
@@ -86,21 +70,16 @@ class _Parts:
 
         A block that is damaged is removed, and its cells stay missing.
         """
-        self._wait()
-        for index in sorted(self.missing):
-            self._begun.add(self._pool.submit(self._assemble, index, blocks))
-        self._wait()
-
-    def _wait(self) -> None:
-        while self._begun:
+        pool = ThreadPoolExecutor(self._plan.workers)
+        try:
+            parts = [pool.submit(self._assemble, i, blocks) for i in sorted(self.missing)]
+            done, _ = wait(parts, return_when=FIRST_EXCEPTION)
             # One that failed is told before those that still run.
-            done, _ = wait(self._begun, return_when=FIRST_EXCEPTION)
-            self._check(done)
-
-    def _check(self, done: set[Future[None]]) -> None:
-        self._begun -= done
-        for each in done:
-            each.result()
+            for part in done:
+                part.result()
+        finally:
+            # After an interruption nobody waits for the parts in hand.
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _assemble(self, index: int, blocks: dict[str, list[Block]]) -> None:
         cell, store = self._plan.cells[index], Path(self._plan.config["store_dir"])
