@@ -10,7 +10,6 @@ from collections.abc import Collection
 import numpy as np
 import pandas as pd
 
-from pipeline.core.outcomes import WITH_ESTIMATE
 from pipeline.plan import Plan
 from pipeline.statistics.incidence import (
     CENSORED,
@@ -22,6 +21,7 @@ from pipeline.statistics.incidence import (
 )
 from pipeline.statistics.intervals import LEVEL, Unseen, ratio_interval, share_interval
 from pipeline.statistics.measures import (
+    BOUNDED,
     CONVERGED,
     finite_fits,
     optional_columns,
@@ -256,15 +256,14 @@ def _unseen_replicate(
 def final_log_likelihood(fits: pd.DataFrame, finite: np.ndarray, plan: Plan) -> pd.DataFrame:
     """Return the mean final log-likelihood per cell, of the sample and per observation.
 
-    Over the finite fits that are not degenerate (`WITH_ESTIMATE`), as the likelihood of the others
+    Over the finite fits that are not degenerate (`BOUNDED`), as the likelihood of the others
     has no bound, and over the converged ones. MCSE = sd(L_r) / sqrt(R), with L_r the mean over
     these starts of replicate r.
     """
     # The population's log-likelihood is for mass 1.
     sizes = pd.Series([1 if c.sample_size == math.inf else c.sample_size for c in plan.cells])
-    names = [outcome.name.lower() for outcome in WITH_ESTIMATE]
     columns: dict[str, pd.Series] = {}
-    for end, outcomes in (("", names), (CONVERGED, ["converged"])):
+    for end, outcomes in (("", BOUNDED), (CONVERGED, ["converged"])):
         values = fits["log_likelihood"].where(finite & fits["outcome"].isin(outcomes))
         means = replicate_means(values)
         mean, error = mean_and_mcse(means)

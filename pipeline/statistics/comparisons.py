@@ -21,7 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.plan import Plan
-from pipeline.statistics.measures import DISTANCES, finite_fits, true_parameters
+from pipeline.statistics.measures import BOUNDED, DISTANCES, finite_fits, true_parameters
 from pipeline.statistics.pairing import OwnStarts, Pair, SameStarts, Sides, Totals, match
 from pipeline.statistics.replicates import (
     evaluations_before_row_0,
@@ -240,7 +240,8 @@ def _statistics(fits: pd.DataFrame, plan: Plan, positions_per_cell: int) -> Iter
         times = np.where(converged, values, np.where(known, np.inf, np.nan))
         yield Statistic(name, times, every, race=True)
     finite = known & finite_fits(fits.assign(position=cell), plan)
-    reached = np.where(finite, fits["log_likelihood"].to_numpy(float), np.nan)
+    bounded = finite & fits["outcome"].isin(BOUNDED).to_numpy()
+    reached = np.where(bounded, fits["log_likelihood"].to_numpy(float), np.nan)
     yield Statistic("log_likelihood", reached, every)
     truths = true_parameters(plan)
     errors = {name: truths[name].to_numpy() for name in parameter_columns(plan.n_components)}

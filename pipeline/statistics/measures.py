@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.checks import MEASURES
 from pipeline.core.distances import Distances
+from pipeline.core.outcomes import WITH_ESTIMATE
 from pipeline.plan import Plan
 from pipeline.statistics.replicates import (
     Layout,
@@ -33,6 +34,8 @@ from pipeline.tables import measure_columns, parameter_columns
 DISTANCES = Distances._fields
 NORMAL_QUANTILE = 1.959963984540054  # of 0.975: half the width of a Wald interval, in its SE
 CONVERGED = "_converged"  # ends the name of what is over converged fits alone
+# Outcomes of fits whose likelihood nothing has driven out of bounds.
+BOUNDED = tuple(outcome.name.lower() for outcome in WITH_ESTIMATE)
 
 Reals = NDArray[np.float64]
 Flags = NDArray[np.bool_]

@@ -93,7 +93,8 @@ def worth(row, statistic, c, reached):
     if not is_finite(row, c.n_components):
         return None
     if statistic == "log_likelihood":
-        return row["log_likelihood"]
+        bounded = row["outcome"] in ("converged", "max_iter", "log_likelihood_decreased")
+        return row["log_likelihood"] if bounded else None
     if statistic in DISTANCES:
         return row[statistic] if math.isfinite(row[statistic]) else None
     kind, _, name = statistic.partition("_error_")
