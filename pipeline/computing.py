@@ -73,6 +73,8 @@ def compute_block(
 
     Parameters
     ----------
+    use : callable, optional
+        Called with the rows once they are stored and the locks given up.
     turn : callable
         To be waited for before the fits, and given up after them.
 

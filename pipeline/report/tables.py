@@ -84,7 +84,7 @@ def _ranges(lows: pd.Series, highs: pd.Series) -> list[str]:
     ]
 
 
-def _counts(lows: pd.Series, highs: pd.Series) -> list[str]:
+def _whole_ranges(lows: pd.Series, highs: pd.Series) -> list[str]:
     return [whole_interval(low, high) for low, high in zip(lows, highs, strict=True)]
 
 
@@ -105,8 +105,8 @@ def convergence_table(cells: Sequence[Cell], rows: pd.DataFrame) -> Table:
     """Tabulate iterations and final log-likelihood."""
     columns = [
         ("median", [whole(median) for median in rows["n_iter_median"]]),
-        ("its 95 % interval", _counts(rows["n_iter_median_low"], rows["n_iter_median_high"])),
-        ("10 % to 90 %", _counts(rows["n_iter_q10"], rows["n_iter_q90"])),
+        ("its 95 % interval", _whole_ranges(rows["n_iter_median_low"], rows["n_iter_median_high"])),
+        ("10 % to 90 %", _whole_ranges(rows["n_iter_q10"], rows["n_iter_q90"])),
         ("expected running time", _statistic(rows, "expected_running_time")),
         ("mean", _statistic(rows, "log_likelihood_mean")),
         ("per observation", _statistic(rows, "mean_log_likelihood")),

@@ -28,6 +28,7 @@ from pipeline.statistics.measures import (
     performance,
     true_parameters,
 )
+from pipeline.statistics.recorded import first_order_distance
 from pipeline.statistics.references import references
 from pipeline.statistics.replicates import (
     REPLICATE,
@@ -295,12 +296,10 @@ def rates(fits: pd.DataFrame) -> pd.DataFrame:
 def numerical_error(fits: pd.DataFrame) -> pd.Series:
     """Return how far estimates may lie from exact fixed points, in units, largest of each cell.
 
-    With f the map residual and J the Jacobian of the EM map, theta - theta* = (I - J)^-1 f to first
-    order, so that f / (1 - rate_theory) bounds it in the norm in which J is symmetric; the error
-    bound of the nodes comes on top. Missing where a fit has no rate below 1.
+    What `first_order_distance` gives, and the error bound of the nodes on top. Missing where a fit
+    has no rate below 1.
     """
-    rate = fits["rate_theory"].astype(float)
-    distance = fits["map_residual"] / (1.0 - rate.where(rate < 1.0))
+    distance = first_order_distance(fits["map_residual"], fits["rate_theory"].astype(float))
     error = (distance + fits["compression_error_bound"]).fillna(np.inf)
     largest = error.groupby(level="position").max()
     return largest.where(np.isfinite(largest)).rename("numerical_error")

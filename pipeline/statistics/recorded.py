@@ -7,7 +7,7 @@ for means and scales.
 import math
 from collections.abc import Callable
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -54,16 +54,23 @@ class Ends(NamedTuple):
         return self.n_iter if axis == "iteration" else self.map_evaluations
 
 
+def first_order_distance(map_residual: Any, rate: Any) -> Any:
+    """Return how far estimates are from their fixed points, (F,), in units; nan where no rate < 1.
+
+    With f the map residual and J the Jacobian of the EM map, theta - theta* = (I - J)^-1 f to first
+    order, so that f / (1 - rate) bounds it in the norm in which J is symmetric. It is exact for an
+    error along the slowest direction.
+    """
+    return map_residual / np.where(rate < 1.0, 1.0 - rate, np.nan)
+
+
 def distance_left(map_residual: Reals, rate: Reals) -> Reals:
     """Return how far estimates are from their fixed points, to first order, in units.
 
-    map_residual / (1 - rate), exact for an error along the slowest direction and else too large
-    (see `cells.numerical_error`). Without a rate below 1 it is infinite: nobody knows; but 0 where
-    the map residual is.
+    Without a rate below 1 it is infinite: nobody knows; but 0 where the map residual is.
     """
-    contracts = rate < 1.0
-    left = map_residual / np.where(contracts, 1.0 - rate, 1.0)
-    return np.where(map_residual == 0.0, 0.0, np.where(contracts, left, np.inf))
+    left = first_order_distance(map_residual, rate)
+    return np.where(map_residual == 0.0, 0.0, np.where(rate < 1.0, left, np.inf))
 
 
 def ends_of_cells(fits: pd.DataFrame, beside: pd.DataFrame, plan: Plan) -> list[Ends]:
